@@ -1,0 +1,1 @@
+"""The run: phases, journal, worker, recipe, verdict."""

@@ -1,0 +1,189 @@
+"""What the rest of the house knows of Docker: values, and one Protocol."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
+
+import msgspec
+
+from kopiwatch.units.container import Container
+
+Health = Literal["none", "starting", "healthy", "unhealthy"]
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """Who the daemon is. ``id`` is its unique engine id, ``name`` the host's name."""
+
+    id: str
+    name: str
+    version: str
+    api_version: str
+    root_dir: str = ""
+    rootless: bool = False
+
+
+class Healthcheck(msgspec.Struct, frozen=True):
+    """A container's own check: the argv to exec, and how long one probe may take."""
+
+    argv: tuple[str, ...]
+    timeout: timedelta = timedelta(seconds=30)
+
+
+class Inspected(msgspec.Struct, frozen=True):
+    """What only ``GET /containers/{id}/json`` tells.
+
+    ``started_at`` is UTC, None for a container that never ran. ``healthcheck`` is None where the
+    container has none or disabled it. ``definition`` is the whole answer as JSON bytes, for the
+    recipe; nobody but the recipe reads it.
+    """
+
+    id: str
+    name: str
+    image: str
+    image_id: str
+    running: bool
+    paused: bool
+    exit_code: int
+    started_at: datetime | None
+    health: Health
+    healthcheck: Healthcheck | None
+    restart_policy: str
+    auto_remove: bool
+    pid_mode: str
+    ipc_mode: str
+    network_mode: str
+    volumes_from: tuple[str, ...]
+    networks: tuple[str, ...]
+    mounts: tuple[HostMount, ...]
+    definition: bytes
+
+
+class HostMount(msgspec.Struct, frozen=True):
+    """One mount as inspect shows it: here an anonymous volume has its source path, too."""
+
+    kind: str
+    destination: str
+    source: str = ""
+    volume: str = ""
+    driver: str = ""
+    writable: bool = True
+
+
+class Volume(msgspec.Struct, frozen=True):
+    """A volume. ``options`` are its driver options; ``definition`` is the answer as JSON bytes."""
+
+    name: str
+    driver: str
+    mountpoint: str
+    options: dict[str, str]
+    labels: dict[str, str]
+    definition: bytes
+
+
+class ExecResult(msgspec.Struct, frozen=True):
+    """How an exec ended: its exit code, and the end of what it printed (stdout and stderr)."""
+
+    exit_code: int
+    output: str
+
+
+class WorkerMount(msgspec.Struct, frozen=True):
+    """One mount of a worker: a volume by name, or a bind by host path."""
+
+    kind: Literal["volume", "bind"]
+    source: str
+    target: str
+    writable: bool = False
+
+
+class WorkerSpec(msgspec.Struct, frozen=True):
+    """A worker container, as ``facts/volumes.md`` §2 asks for. It holds no secret.
+
+    ``network`` is a network mode such as ``container:<id>`` or ``none``.
+    """
+
+    name: str
+    image: str
+    entrypoint: tuple[str, ...]
+    labels: dict[str, str]
+    mounts: tuple[WorkerMount, ...]
+    network: str
+    capabilities: tuple[str, ...] = ("DAC_READ_SEARCH",)
+
+
+class Channel(Protocol):
+    """A line protocol over a worker's standard streams."""
+
+    async def send(self, line: bytes) -> None:
+        """Write one line (a newline is added). Raises EngineError when the worker is gone."""
+
+    def lines(self) -> AsyncIterator[bytes]:
+        """Each line of standard output, without its newline, until the worker ends."""
+
+    async def close(self) -> None:
+        """Close standard input: the worker takes that as an order to leave."""
+
+    def stderr(self) -> str:
+        """The last kilobytes of standard error so far."""
+
+
+class Engine(Protocol):
+    """Docker, as this house needs it.
+
+    Each method raises a subclass of :class:`kopiwatch.errors.EngineError` and nothing else:
+    EngineUnreachable when Docker does not answer, EngineDenied on 403, ContainerGone when a
+    container does not exist, EngineError for the rest.
+    """
+
+    async def info(self) -> EngineInfo:
+        """Who the daemon is."""
+
+    async def containers(self) -> tuple[Container, ...]:
+        """All containers, running or not, labelled or not. A failed list raises."""
+
+    async def inspect(self, container: str) -> Inspected:
+        """One container by id or name."""
+
+    async def volume(self, name: str) -> Volume | None:
+        """One volume; None when there is none of that name (and none is created)."""
+
+    async def network(self, name: str) -> bytes | None:
+        """A network's definition as JSON bytes; None when there is none."""
+
+    async def image_id(self, reference: str) -> str:
+        """The id of a local image. Raises ImageMissing; never pulls."""
+
+    async def stop(self, container: str, timeout: timedelta | None) -> bool:
+        """Stop it and wait until it is down. False: it was down already (304).
+
+        ``timeout`` None sends none, so that the container's own StopTimeout counts.
+        """
+
+    async def start(self, container: str) -> bool:
+        """Start it. False: it ran already (304)."""
+
+    async def pause(self, container: str) -> None:
+        """Freeze its processes."""
+
+    async def unpause(self, container: str) -> None:
+        """Thaw its processes."""
+
+    async def exec(
+        self, container: str, argv: tuple[str, ...], *, user: str = "", timeout: timedelta
+    ) -> ExecResult:
+        """Run a command inside it. Raises EngineError when it has not ended by ``timeout``."""
+
+    def worker(self, spec: WorkerSpec) -> AbstractAsyncContextManager[Channel]:
+        """Create, attach, start; on leaving: force-remove, without its volumes, shielded."""
+
+    async def workers(self, state: str) -> tuple[str, ...]:
+        """Ids of the worker containers that carry ``kopi.state=<state>``, running or not."""
+
+    async def remove_worker(self, container: str) -> None:
+        """Force-remove a worker, never its volumes; gone already is good."""
+
+    async def close(self) -> None:
+        """Close the connection."""

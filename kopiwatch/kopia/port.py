@@ -1,0 +1,63 @@
+"""What the rest of the house knows of a repository: one Protocol."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from kopiwatch.kopia.record import Directory, RepositoryStatus, Snapshot
+
+
+class RestoreResult(msgspec.Struct, frozen=True):
+    """What Kopia says it wrote."""
+
+    files: int
+    directories: int
+    symlinks: int
+    size: int
+
+
+class WorkerFiles(msgspec.Struct, frozen=True):
+    """What a worker needs to open the repository: secret, so it travels over stdin only.
+
+    ``config`` is Kopia's configuration with cache (and a filesystem repository) moved to the paths
+    that the worker sees; ``password`` is Kopia's own credential file (base64).
+    """
+
+    config: bytes
+    password: bytes
+
+
+class Repository(Protocol):
+    """The repository in use. Each method starts Kopia once, under the Kopia lock.
+
+    Methods raise subclasses of :class:`kopiwatch.errors.RepositoryError`, or BusyError when the
+    lock is held for longer than they may wait.
+    """
+
+    async def status(self) -> RepositoryStatus:
+        """Reachable, and the one we know. Raises RepositoryMismatch if it is another."""
+
+    async def snapshots(self, source: str = "") -> tuple[Snapshot, ...]:
+        """All snapshots of one source (``user@host:path``), or of all; oldest first per source."""
+
+    async def directory(self, obj: str) -> Directory:
+        """A directory object with the summaries of its sub-directories."""
+
+    async def ensure_policy(self, host: str) -> bool:
+        """Read, compare, and write the host policy on drift only. True if it was written."""
+
+    async def check_policy(self, source: str) -> None:
+        """Raise RepositoryError unless the effective actions on this source are exactly ours."""
+
+    async def pin(self, snapshot: str, name: str) -> None:
+        """Pin a snapshot. This changes its id."""
+
+    async def delete(self, snapshots: tuple[str, ...]) -> None:
+        """Delete manifests by id. Unknown ids fail the call and delete nothing."""
+
+    async def restore(self, path: str, target: Path, *, timeout: timedelta | None) -> RestoreResult:
+        """Restore ``<snapshot id>[/sub/path]`` into a directory, owners and modes kept."""

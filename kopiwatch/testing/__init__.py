@@ -1,0 +1,1 @@
+"""The shipped fakes: in-memory Docker and Kopia behind the same Protocols."""

@@ -1,0 +1,1 @@
+"""The small program inside a worker: standard library only, quick to start."""
