@@ -37,7 +37,8 @@ class Inspected(msgspec.Struct, frozen=True):
 
     ``started_at`` is UTC, None for a container that never ran. ``healthcheck`` is None where the
     container has none or disabled it. ``definition`` is the whole answer as JSON bytes, for the
-    recipe; nobody but the recipe reads it.
+    recipe; nobody but the recipe reads it. ``stop_timeout`` is what Docker waits for this container
+    before SIGKILL, None where it waits for ever.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Inspected(msgspec.Struct, frozen=True):
     networks: tuple[str, ...]
     mounts: tuple[HostMount, ...]
     definition: bytes
+    stop_timeout: timedelta | None = timedelta(seconds=10)
 
 
 class HostMount(msgspec.Struct, frozen=True):
@@ -156,10 +158,13 @@ class Engine(Protocol):
     async def image_id(self, reference: str) -> str:
         """The id of a local image. Raises ImageMissing; never pulls."""
 
-    async def stop(self, container: str, timeout: timedelta | None) -> bool:
+    async def stop(
+        self, container: str, timeout: timedelta | None, *, grace: timedelta | None = None
+    ) -> bool:
         """Stop it and wait until it is down. False: it was down already (304).
 
-        ``timeout`` None sends none, so that the container's own StopTimeout counts.
+        ``timeout`` None sends none, so that the container's own StopTimeout counts. ``grace`` is
+        that StopTimeout where the caller knows it, which saves asking for it in the window.
         """
 
     async def start(self, container: str) -> bool:

@@ -31,12 +31,36 @@ class WorkerFiles(msgspec.Struct, frozen=True):
     password: bytes
 
 
+class Created(msgspec.Struct, frozen=True):
+    """A repository that was just made.
+
+    ``password_file`` holds the password that was generated for it, None where one was given.
+    Whoever asked must be told to keep a copy elsewhere: without it the backups are lost.
+    """
+
+    status: RepositoryStatus
+    password_file: Path | None = None
+
+
 class Repository(Protocol):
-    """The repository in use. Each method starts Kopia once, under the Kopia lock.
+    """The repository in use. Methods start Kopia under the Kopia lock.
 
     Methods raise subclasses of :class:`kopiwatch.errors.RepositoryError`, or BusyError when the
     lock is held for longer than they may wait.
     """
+
+    @property
+    def host(self) -> str:
+        """The host of our identity ``kopiwatch@<host>``, frozen at the first connection."""
+
+    async def create(self) -> Created:
+        """Make a new repository in an empty place, if this state never knew one, and connect."""
+
+    async def connect(self) -> RepositoryStatus:
+        """Connect to the repository that is there. A failure leaves an older connection as is."""
+
+    async def ensure_connected(self) -> None:
+        """Connect if there is no connection. Never creates a repository."""
 
     async def status(self) -> RepositoryStatus:
         """Reachable, and the one we know. Raises RepositoryMismatch if it is another."""
@@ -51,7 +75,10 @@ class Repository(Protocol):
         """Read, compare, and write the host policy on drift only. True if it was written."""
 
     async def check_policy(self, source: str) -> None:
-        """Raise RepositoryError unless the effective actions on this source are exactly ours."""
+        """Raise RepositoryError unless the effective policy on this source is exactly ours.
+
+        That is its actions, and all that could leave data out of a backup or prune one.
+        """
 
     async def pin(self, snapshot: str, name: str) -> None:
         """Pin a snapshot. This changes its id."""
@@ -61,3 +88,12 @@ class Repository(Protocol):
 
     async def restore(self, path: str, target: Path, *, timeout: timedelta | None) -> RestoreResult:
         """Restore ``<snapshot id>[/sub/path]`` into a directory, owners and modes kept."""
+
+    async def worker_files(
+        self, *, cache_dir: Path | str, storage_path: Path | str | None = None
+    ) -> WorkerFiles:
+        """Configuration and credential of this repository for the paths that a worker sees.
+
+        ``cache_dir`` is where it sees the folder ``kopia`` of our cache.
+        ``storage_path`` is where it sees a filesystem repository: Kopia's own path there.
+        """

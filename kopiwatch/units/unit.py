@@ -33,11 +33,28 @@ class Problem(msgspec.Struct, frozen=True, order=True):
         return f"{self.container}: {what}{self.reason}{hint}"
 
 
+class Effective(msgspec.Struct, frozen=True):
+    """One setting as it holds for a container, and where it comes from.
+
+    ``value`` is text as somebody wrote it, or the default in words. ``origin`` is ``label``,
+    ``label on NAME`` (another member said it for the whole unit), ``profile NAME``,
+    ``environment VARIABLE`` or ``default``.
+    """
+
+    label: str
+    value: str
+    origin: str
+
+
 class Member(msgspec.Struct, frozen=True):
-    """A container of the unit, with the settings that hold for it alone."""
+    """A container of the unit, with the settings that hold for it alone.
+
+    ``effective`` lists all settings that hold for it, those of the unit too, for ``explain``.
+    """
 
     container: Container
     settings: MemberSettings
+    effective: tuple[Effective, ...] = ()
 
 
 class Source(msgspec.Struct, frozen=True, order=True):

@@ -1,4 +1,4 @@
-"""Where kopiwatch keeps things and whom it talks to: environment first, then one TOML file."""
+"""The settings of this process as one value, and the secrets among them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+
+Access = Literal["auto", "worker", "namespace"]
+ACCESSES: tuple[Access, ...] = ("auto", "worker", "namespace")
 
 
 class Secret:
@@ -49,6 +52,6 @@ class Config(msgspec.Struct, frozen=True):
     hostname: str = ""
     instance: str = "default"
     kopia: str = "kopia"
-    access: Literal["auto", "worker", "namespace"] = "auto"
+    access: Access = "auto"
     worker_image: str = ""
     profiles: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)

@@ -1,0 +1,91 @@
+"""Reaching the data: one Protocol, two ways (worker container, private mount namespace)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, Protocol
+
+import msgspec
+
+from kopiwatch.engine.port import Channel
+
+EntryKind = Literal["volume", "path"]
+
+
+class TreeEntry(msgspec.Struct, frozen=True):
+    """One part of a unit's tree: ``path`` below the unit's root, and what stands behind it.
+
+    ``source`` is a volume's name, or a path: on Docker's host for ``bind`` entries, our own for the
+    recipe (``own`` is true then).
+    """
+
+    path: str
+    kind: EntryKind
+    source: str
+    own: bool = False
+
+
+class WorkerPlan(msgspec.Struct, frozen=True):
+    """What a worker is to have in front of it. ``root`` is the unit's root, below ``/mnt``."""
+
+    run: str
+    unit: str
+    root: str
+    entries: tuple[TreeEntry, ...]
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where things are from a worker's point of view (absolute paths).
+
+    ``base`` is a tmpfs for what is secret; ``repository`` is the filesystem repository's folder.
+    """
+
+    base: str
+    cache: str
+    locks: str
+    repository: str
+    kopia: str
+
+
+class Session(Protocol):
+    """A worker that runs."""
+
+    @property
+    def channel(self) -> Channel:
+        """Its line protocol."""
+
+    async def destroy(self) -> None:
+        """End it and all that it started by force; returns when it is gone."""
+
+
+class Access(Protocol):
+    """One way to reach the data."""
+
+    @property
+    def name(self) -> str:
+        """``worker`` or ``namespace``."""
+
+    @property
+    def places(self) -> Places:
+        """Where things are for its workers."""
+
+    def mark(self, plan: WorkerPlan) -> dict[str, str]:
+        """Variables for Kopia's environment by which a later sweep recognises it."""
+
+    async def check(self, plan: WorkerPlan) -> None:
+        """Refuse what this way cannot reach, before anything is touched.
+
+        Raises RunError that names the source and the way out.
+        """
+
+    def open(self, plan: WorkerPlan) -> AbstractAsyncContextManager[Session]:
+        """A worker with the plan's tree mounted read-only; on leaving it is gone.
+
+        Raises RunError or EngineError when it cannot be had.
+        """
+
+    async def sweep(self) -> tuple[str, ...]:
+        """End the workers that earlier processes of this state folder left; returns their names.
+
+        Only whoever holds the run lock may call it.
+        """

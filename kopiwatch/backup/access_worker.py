@@ -1,0 +1,140 @@
+"""Worker access: a short-lived container of our own image reaches every kind of volume.
+
+The recipe, with each trap, is measured on Docker 20.10 (API 1.41): ``Mounts`` and never ``Binds``,
+no copy-up, no ``VolumesFrom``, line protocol on attached standard input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from kopiwatch.backup.access import Places, Session, TreeEntry, WorkerPlan
+from kopiwatch.engine.port import Channel, Engine, WorkerMount, WorkerSpec
+from kopiwatch.errors import EngineError, RunError
+from kopiwatch.units.container import STATE_LABEL, WORKER_LABEL
+
+ENTRYPOINT = ("python3", "-I", "-S", "/usr/local/lib/kopiwatch/worker.py")
+PLACE = "/kopiwatch"
+
+
+class OwnFolders(msgspec.Struct, frozen=True):
+    """The folders that workers share with us, as Docker's host knows them.
+
+    ``staging`` is the folder below which recipes lie. ``repository`` is None where the repository
+    is not a folder of this host.
+    """
+
+    locks: str
+    staging: str
+    cache: str
+    repository: str | None
+    staging_here: Path
+
+
+class WorkerSession:
+    """A worker container that runs."""
+
+    def __init__(self, engine: Engine, name: str, channel: Channel) -> None:
+        self._engine = engine
+        self._name = name
+        self.channel = channel
+
+    async def destroy(self) -> None:
+        """Remove the container by force; Docker answers when its processes are gone."""
+        await self._engine.remove_worker(self._name)
+
+
+class WorkerAccess:
+    """Starts worker containers from ``image`` for the state folder whose uuid is ``state``."""
+
+    name = "worker"
+
+    def __init__(
+        self, engine: Engine, *, image: str, state: str, network: str, folders: OwnFolders
+    ) -> None:
+        self._engine = engine
+        self._image = image
+        self._state = state
+        self._network = network
+        self._folders = folders
+
+    @property
+    def places(self) -> Places:
+        """Fixed paths inside the worker."""
+        return Places(
+            base="/run/kopiwatch",
+            cache=f"{PLACE}/cache",
+            locks=f"{PLACE}/locks",
+            repository=f"{PLACE}/repository",
+            kopia="kopia",
+        )
+
+    def mark(self, plan: WorkerPlan) -> dict[str, str]:  # noqa: ARG002 - the port's signature
+        """Nothing: the container's labels are the mark."""
+        return {}
+
+    async def check(self, plan: WorkerPlan) -> None:
+        """The image is here and every volume exists (else Docker would create it, empty)."""
+        await self._engine.image_id(self._image)
+        for entry in plan.entries:
+            if entry.kind == "volume" and await self._engine.volume(entry.source) is None:
+                raise RunError(
+                    f"unit {plan.unit}: volume {entry.source} does not exist any more",
+                    phase="check",
+                    reason="source-missing",
+                    hint="recreate the containers of the unit, so that they no longer name it",
+                )
+
+    @asynccontextmanager
+    async def open(self, plan: WorkerPlan) -> AsyncIterator[Session]:
+        """Create, attach, start; force-remove on leaving."""
+        name = f"kopiwatch-worker-{plan.unit}-{plan.run}".lower()
+        spec = WorkerSpec(
+            name=name,
+            image=await self._engine.image_id(self._image),
+            entrypoint=ENTRYPOINT,
+            labels={WORKER_LABEL: plan.run, STATE_LABEL: self._state},
+            mounts=tuple(self._mounts(plan)),
+            network=self._network,
+        )
+        try:
+            async with self._engine.worker(spec) as channel:
+                yield WorkerSession(self._engine, name, channel)
+        except EngineError as error:
+            raise RunError(
+                f"unit {plan.unit}: the worker failed: {error.message}",
+                phase="ready",
+                reason="worker",
+                hint=error.hint,
+                tail=error.tail,
+            ) from error
+
+    def _mounts(self, plan: WorkerPlan) -> list[WorkerMount]:
+        folders = self._folders
+        places = self.places
+        own = [(folders.locks, places.locks), (folders.cache, places.cache)]
+        if folders.repository is not None:
+            own.append((folders.repository, places.repository))
+        mounts = [WorkerMount("bind", source, target, writable=True) for source, target in own]
+        return mounts + [self._mount(plan, entry) for entry in plan.entries]
+
+    def _mount(self, plan: WorkerPlan, entry: TreeEntry) -> WorkerMount:
+        target = f"{plan.root}/{entry.path}"
+        if entry.kind == "volume":
+            return WorkerMount("volume", entry.source, target)
+        source = entry.source
+        if entry.own:
+            below = Path(source).relative_to(self._folders.staging_here)
+            source = f"{self._folders.staging}/{below}"
+        return WorkerMount("bind", source, target)
+
+    async def sweep(self) -> tuple[str, ...]:
+        """Force-remove the workers that carry our state's uuid."""
+        strays = await self._engine.workers(self._state)
+        for stray in strays:
+            await self._engine.remove_worker(stray)
+        return strays

@@ -1,0 +1,184 @@
+"""Kopia at the gate, seen from the run: set up, ready, go, read, exit, or kill."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import anyio
+import msgspec
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from kopiwatch.backup.access import Session
+from kopiwatch.errors import BusyError, EngineError, RunError
+from kopiwatch.kopia.port import WorkerFiles
+from kopiwatch.task import unwrapped
+
+PROTOCOL = 1
+CONFIG_NAME = "repository.config"
+PASSWORD_NAME = "repository.config.kopia-password"  # noqa: S105 - a file's name
+KILL_SECONDS = 10.0
+
+
+class Said(msgspec.Struct, frozen=True):
+    """One line that the worker said. ``at`` is seconds since the epoch, by the worker's clock."""
+
+    say: Literal["hello", "alive", "set-up", "ready", "read", "exit", "error", "gate"]
+    at: float = 0.0
+    reason: str = ""
+    text: str = ""
+    code: int | None = None
+    killed: bool = False
+    out: str = ""
+    err: str = ""
+    protocol: int = 0
+
+
+class SetUp(msgspec.Struct, frozen=True):
+    """What the worker needs before Kopia can start. ``owner`` is the text for the Kopia lock."""
+
+    base: str
+    files: WorkerFiles
+    expect: tuple[str, ...]
+    probe: tuple[str, ...]
+    lock: str
+    owner: str
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """Kopia's argv (program first) and its whole environment."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+
+
+class GatedKopia:
+    """Drives one Kopia through its gate. Each step raises RunError with a reason of its own."""
+
+    def __init__(self, unit: str, session: Session) -> None:
+        self._unit = unit
+        self._session = session
+        self._send: MemoryObjectSendStream[Said]
+        self._heard: MemoryObjectReceiveStream[Said]
+        self._send, self._heard = anyio.create_memory_object_stream[Said](64)
+        self._running = False
+        self.times: dict[str, float] = {}
+
+    async def listen(self) -> None:
+        """Pass on what the worker says, until it ends."""
+        async with self._send:
+            async for line in self._session.channel.lines():
+                try:
+                    said = msgspec.json.decode(line, type=Said)
+                except msgspec.MsgspecError as error:
+                    said = Said("error", reason="protocol", text=f"strange words: {error}")
+                if said.say != "alive":
+                    self.times.setdefault(said.say, said.at)
+                    await self._send.send(said)
+
+    async def _next(self, phase: str) -> Said:
+        try:
+            said = await self._heard.receive()
+        except anyio.EndOfStream as error:
+            self._running = False
+            raise RunError(
+                f"unit {self._unit}: the worker ended without a word",
+                phase=phase,
+                reason="worker-lost",
+                tail=self._session.channel.stderr(),
+            ) from error
+        if said.say == "exit":
+            self._running = False
+        if said.say == "error":
+            if said.reason == "busy":
+                raise BusyError(f"another Kopia is at work: {said.text}")
+            raise RunError(
+                f"unit {self._unit}: {said.text}",
+                phase=phase,
+                reason=f"worker-{said.reason}",
+                hint=_HINTS.get(said.reason, ""),
+            )
+        return said
+
+    async def _order(self, do: str, **fields: object) -> None:
+        await self._session.channel.send(msgspec.json.encode({"do": do, **fields}))
+
+    async def set_up(self, set_up: SetUp) -> None:
+        """Hand over the secrets; the worker proves its mounts and takes the Kopia lock."""
+        hello = await self._next("check")
+        if hello.say != "hello" or hello.protocol != PROTOCOL:
+            raise RunError(
+                f"unit {self._unit}: the worker speaks protocol {hello.protocol}, not {PROTOCOL}",
+                phase="check",
+                reason="worker",
+                hint="the worker image must be of this kopiwatch's version",
+            )
+        files = {CONFIG_NAME: set_up.files.config, PASSWORD_NAME: set_up.files.password}
+        await self._order(
+            "set-up",
+            base=set_up.base,
+            files={name: base64.b64encode(data).decode() for name, data in files.items()},
+            expect=set_up.expect,
+            probe=set_up.probe,
+            lock=set_up.lock,
+            owner=set_up.owner,
+        )
+        await self._next("check")
+
+    async def launch(self, launch: Launch) -> Said:
+        """Start Kopia and wait until it stands at the gate, or has ended (``exit``)."""
+        self._running = True
+        await self._order("launch", argv=launch.argv, env=launch.env)
+        return await self._next("ready")
+
+    async def read(self) -> Said:
+        """Open the gate and wait until everything is read, or Kopia has ended (``exit``)."""
+        await self._order("go")
+        return await self._next("read")
+
+    async def finish(self) -> Said:
+        """Wait for Kopia's end."""
+        said = await self._next("flush")
+        while said.say != "exit":
+            said = await self._next("flush")
+        return said
+
+    async def kill(self) -> None:
+        """SIGKILL, confirmed: on return no Kopia of this worker lives.
+
+        A worker that does not confirm within 10 s is destroyed with all that it started.
+        """
+        if not self._running:
+            return
+        with anyio.move_on_after(KILL_SECONDS):
+            try:
+                await self._order("kill")
+                await self.finish()
+            except (RunError, EngineError, anyio.ClosedResourceError):
+                pass  # the worker is gone or confused: it is destroyed below
+            else:
+                return
+        await self._session.destroy()
+        self._running = False
+
+
+_HINTS = {
+    "probe": "check owner and permissions of that folder, and free space on its disk",
+    "missing": "a source vanished while the worker started; see `docker ps` and `docker volume ls`",
+    "launch": "the worker image must hold Kopia",
+    "protocol": "the worker image must be of this kopiwatch's version",
+    "mount": "namespace access needs root with CAP_SYS_ADMIN; or set KOPIWATCH_WORKER_IMAGE",
+}
+
+
+@asynccontextmanager
+async def gated(unit: str, session: Session) -> AsyncIterator[GatedKopia]:
+    """A :class:`GatedKopia` that listens while the block runs."""
+    kopia = GatedKopia(unit, session)
+    with unwrapped():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kopia.listen)
+            yield kopia
+            tasks.cancel_scope.cancel()

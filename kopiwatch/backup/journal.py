@@ -1,0 +1,112 @@
+"""The journal: what we hold down and have not yet brought back, one file per unit.
+
+It is on disk before the first stop (design, promise 1), and a run's entry stays until its members
+run again and its verdict is durable in the repository. Whoever holds the run lock replays it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from kopiwatch.durable import remove_durably, write_durably
+from kopiwatch.errors import RunError
+
+How = Literal["stop"]
+
+
+class Held(msgspec.Struct, frozen=True):
+    """One member that ran before and that we hold down.
+
+    ``project``, ``service`` and ``number`` are its Compose identity, empty for stand-alone
+    containers: they find its successor if somebody recreates it meanwhile. ``level`` is its place
+    in the order of starts, 0 first. ``await_healthy`` names ids that must be healthy before it
+    starts. ``healthy_before`` says whether its health check passed; only then it must pass again.
+    ``start_timeout`` and ``stop_timeout`` (after which Docker kills it) are seconds.
+    """
+
+    id: str
+    name: str
+    project: str
+    service: str
+    number: str
+    how: How
+    level: int
+    await_healthy: tuple[str, ...]
+    healthy_before: bool
+    start_timeout: float
+    stop_timeout: float
+
+
+class Journal(msgspec.Struct, frozen=True):
+    """What one run of one unit owes.
+
+    ``members`` is what we hold down; empty when all of them run again. ``source`` is the
+    repository's name for the unit (``user@host:path``), so that whoever settles the run later
+    finds its manifests. ``judged`` says that the verdict is durable.
+    """
+
+    unit: str
+    run: str
+    since: datetime
+    source: str
+    members: tuple[Held, ...]
+    judged: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is owed any more."""
+        return not self.members and self.judged
+
+
+class JournalStore:
+    """The folder of journals. All calls are short, synchronous, and end on the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _path(self, unit: str) -> Path:
+        return self.folder / f"{unit}.json"
+
+    def write(self, journal: Journal) -> None:
+        """Put a journal on the disk, or remove it when it is settled.
+
+        Raises RunError when the disk does not take it; the run must not stop anything then.
+        """
+        try:
+            if journal.settled:
+                remove_durably(self._path(journal.unit))
+            else:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_durably(self._path(journal.unit), msgspec.json.encode(journal))
+        except OSError as error:
+            raise RunError(
+                f"cannot write the journal of unit {journal.unit}: {error.strerror}",
+                phase="stop",
+                reason="journal",
+                hint=f"make room and check permissions in {self.folder}",
+            ) from error
+
+    def read(self, unit: str) -> Journal | None:
+        """The journal of one unit, or None. Raises RunError when it cannot be read."""
+        path = self._path(unit)
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Journal)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise RunError(
+                f"the journal {path} cannot be read: {error}",
+                phase="check",
+                reason="journal",
+                hint=f"see that the containers of unit {unit} run, then remove the file",
+            ) from error
+
+    def units(self) -> tuple[str, ...]:
+        """The units that have a journal, readable or not."""
+        if not self.folder.is_dir():
+            return ()
+        return tuple(sorted(p.stem for p in self.folder.glob("*.json") if p.name[0] != "."))

@@ -1,0 +1,148 @@
+"""The phase *check*: everything a run needs to know before it touches anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import partial
+
+from kopiwatch.backup.access import TreeEntry, WorkerPlan
+from kopiwatch.backup.hold import HoldPlan, Stop
+from kopiwatch.backup.journal import Held
+from kopiwatch.engine.port import Engine, Inspected
+from kopiwatch.errors import RunError
+from kopiwatch.kopia.record import Snapshot
+from kopiwatch.task import together
+from kopiwatch.units.container import Container
+from kopiwatch.units.group import tree_path
+from kopiwatch.units.order import Namespaces, OrderPlan, stop_plan
+from kopiwatch.units.setting import MemberSettings
+from kopiwatch.units.unit import Source, Unit
+
+RECIPE = "recipe"
+ENDLESS = timedelta(seconds=10)
+"""What a replay waits for a container that Docker would wait for without end."""
+
+
+async def plan_hold(
+    engine: Engine, unit: Unit, rows: tuple[Container, ...], *, own: str = ""
+) -> HoldPlan:
+    """Inspect the unit's members and decide who is stopped, in which order.
+
+    ``own`` is the id of our own container, which is never stopped; empty outside one.
+
+    Raises RunError when the order cannot be told, EngineError when Docker does not answer.
+    """
+    members = [member.container.id for member in unit.members]
+    inspected = await together([partial(engine.inspect, identity) for identity in members])
+    order = order_of(unit, rows, inspected, own)
+    known = {i.id: i for i in inspected}
+    others = [identity for identity in order.held if identity not in known]
+    for foreign in await together([partial(engine.inspect, identity) for identity in others]):
+        known[foreign.id] = foreign
+    settings = {member.container.id: member.settings for member in unit.members}
+    names = {row.id: row for row in rows}
+    held = tuple(
+        _held(names[identity], known[identity], settings.get(identity), level, order)
+        for level, ids in enumerate(order.start_levels)
+        for identity in ids
+    )
+    _refuse_auto_remove(unit, held, known)
+    stops = tuple(
+        tuple(
+            Stop(i, names[i].name, _stop_timeout(settings.get(i)), known[i].stop_timeout)
+            for i in level
+        )
+        for level in order.stop_levels
+    )
+    return HoldPlan(
+        levels=stops,
+        held=held,
+        started={member.id: known[member.id].started_at for member in held},
+        inspected=tuple(inspected),
+        warnings=order.warnings,
+    )
+
+
+def order_of(
+    unit: Unit, rows: tuple[Container, ...], inspected: Iterable[Inspected], own: str
+) -> OrderPlan:
+    """The order of stops and starts. Raises RunError if there is none."""
+    namespaces = {
+        i.id: Namespaces(pid_mode=i.pid_mode, ipc_mode=i.ipc_mode, volumes_from=i.volumes_from)
+        for i in inspected
+    }
+    order = stop_plan(unit, rows, namespaces, self_id=own)
+    if order.problems:
+        raise RunError(
+            f"unit {unit.name}: {order.problems[0]}",
+            phase="check",
+            reason="order",
+            hint="mend the labels and recreate the container",
+        )
+    return order
+
+
+def _stop_timeout(settings: MemberSettings | None) -> timedelta | None:
+    return settings.stop_timeout if settings else None
+
+
+def _held(
+    row: Container,
+    inspected: Inspected,
+    settings: MemberSettings | None,
+    level: int,
+    order: OrderPlan,
+) -> Held:
+    return Held(
+        id=row.id,
+        name=row.name,
+        project=row.project,
+        service=row.service,
+        number=row.number,
+        how="stop",
+        level=level,
+        await_healthy=order.gates.get(row.id, ()),
+        healthy_before=inspected.health == "healthy",
+        start_timeout=(settings or MemberSettings()).start_timeout.total_seconds(),
+        stop_timeout=(_stop_timeout(settings) or inspected.stop_timeout or ENDLESS).total_seconds(),
+    )
+
+
+def _refuse_auto_remove(unit: Unit, held: Iterable[Held], known: dict[str, Inspected]) -> None:
+    """A container started with --rm is removed by its stop: nothing would be left to start."""
+    for member in held:
+        if known[member.id].auto_remove:
+            raise RunError(
+                f"unit {unit.name}: {member.name} was started with --rm and would be gone once "
+                "stopped",
+                phase="check",
+                reason="auto-remove",
+                hint="run it without --rm",
+            )
+
+
+def worker_plan(unit: Unit, *, run: str, instance: str, recipe: str) -> WorkerPlan:
+    """The tree that the worker of this run has in front of it."""
+    entries = [TreeEntry(RECIPE, "path", recipe, own=True)]
+    entries += [_entry(source) for source in unit.sources]
+    return WorkerPlan(run, unit.name, tree_path(unit.name, instance), tuple(entries))
+
+
+def _entry(source: Source) -> TreeEntry:
+    if source.volume:
+        return TreeEntry(source.path, "volume", source.volume)
+    return TreeEntry(source.path, "path", source.host_path)
+
+
+def parents_trusted(snapshots: Iterable[Snapshot]) -> bool:
+    """Whether Kopia may skip files that look unchanged since an earlier snapshot of this source.
+
+    Kopia takes the newest complete manifest and all newer incomplete ones as parents. Each of them
+    must be ours, a success, and read while its members were stopped: a file that a program writes
+    through mmap can change without its times changing (measured: stale in 13 of 14 runs).
+    """
+    newest = max(snapshots, key=lambda snapshot: snapshot.start_time, default=None)
+    if newest is None:
+        return True
+    return not newest.incomplete and not newest.quarantine and newest.tag("mode") == "stop"

@@ -1,0 +1,91 @@
+"""How a run ended: phases, window, sources, members, verdict."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+Verdict = Literal["success", "partial", "failed", "skipped"]
+Phase = Literal[
+    "wait",
+    "check",
+    "ready",
+    "stop",
+    "read",
+    "start",
+    "health",
+    "flush",
+    "verify",
+    "report",
+]
+MemberState = Literal["started", "ran-already", "replaced", "gone", "failed"]
+
+
+class PhaseTime(msgspec.Struct, frozen=True):
+    """When a phase began (UTC), and how long it took in seconds."""
+
+    phase: Phase
+    began: datetime
+    seconds: float
+
+
+class SourceResult(msgspec.Struct, frozen=True):
+    """What the stored tree holds of one source: bytes, files, entries that could not be read.
+
+    ``reason`` is empty when the source is good; ``missing`` when it is not in the tree, and
+    ``unreadable`` when entries failed.
+    """
+
+    path: str
+    size: int = 0
+    files: int = 0
+    failed: int = 0
+    ignored: int = 0
+    reason: str = ""
+
+
+class MemberResult(msgspec.Struct, frozen=True):
+    """How a member came back. ``healthy`` is None where it has no health check to pass."""
+
+    name: str
+    state: MemberState
+    healthy: bool | None = None
+    detail: str = ""
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """One attempt to back up one unit.
+
+    ``reason`` is a stable code, empty for a success; ``message`` is the sentence for people, and
+    ``hint`` what to do. ``window`` is downtime in seconds, 0 when nobody was stopped. ``snapshot``
+    is the manifest's id, empty when there is none.
+    """
+
+    run: str
+    unit: str
+    verdict: Verdict
+    began: datetime
+    ended: datetime
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
+    tail: str = ""
+    snapshot: str = ""
+    window: float = 0.0
+    phases: tuple[PhaseTime, ...] = ()
+    sources: tuple[SourceResult, ...] = ()
+    members: tuple[MemberResult, ...] = ()
+    warnings: tuple[str, ...] = ()
+    exit_code: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of all sources."""
+        return sum(source.size for source in self.sources)
+
+    @property
+    def files(self) -> int:
+        """Files of all sources."""
+        return sum(source.files for source in self.sources)

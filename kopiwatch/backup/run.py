@@ -1,0 +1,416 @@
+"""One run of one unit: the phases in the order in which they happen, with undo beside do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from kopiwatch import __version__
+from kopiwatch.backup import hold
+from kopiwatch.backup.access import Access, WorkerPlan
+from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, Said, SetUp, gated
+from kopiwatch.backup.hold import HoldPlan
+from kopiwatch.backup.journal import Journal
+from kopiwatch.backup.plan import RECIPE, parents_trusted, plan_hold, worker_plan
+from kopiwatch.backup.recipe import write_recipe
+from kopiwatch.backup.result import MemberResult, Phase, PhaseTime, RunResult, SourceResult, Verdict
+from kopiwatch.backup.settle import quarantine
+from kopiwatch.backup.state import StateFolder
+from kopiwatch.backup.verdict import judge, judge_source
+from kopiwatch.engine.port import Engine, EngineInfo
+from kopiwatch.errors import Cancelled, KopiwatchError, RepositoryError, RunError
+from kopiwatch.kopia import argv
+from kopiwatch.kopia.failure import classify
+from kopiwatch.kopia.port import Repository
+from kopiwatch.kopia.record import Entry, Snapshot
+from kopiwatch.units.container import Container
+from kopiwatch.units.unit import Unit
+
+READY_SECONDS = 300.0
+FLUSH_SECONDS = 3600.0
+OBSERVE_SECONDS = 2.0
+SETTLE_SECONDS = 120.0
+
+
+class Listener(Protocol):
+    """Whoever follows a run: a terminal, a log."""
+
+    def say(self, action: str, message: str, **facts: object) -> None:
+        """One event; ``action`` is a stable name, ``message`` a sentence for people."""
+
+
+class House(msgspec.Struct, frozen=True):
+    """What every run needs, wired once per process.
+
+    ``own`` is the id of our own container, empty outside one.
+    ``now`` gives UTC, ``clock`` monotonic seconds. ``owner`` is the text for the Kopia lock,
+    ``environment`` Kopia's environment in a worker (it holds no secret).
+    """
+
+    engine: Engine
+    info: EngineInfo
+    repository: Repository
+    access: Access
+    state: StateFolder
+    host: str
+    instance: str
+    own: str
+    owner: str
+    environment: dict[str, str]
+    writable_repository: bool
+    listener: Listener
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Callable[[], float] = anyio.current_time
+
+
+class Run:
+    """One attempt to back up one unit. Call :meth:`execute` once, with the run lock held."""
+
+    def __init__(self, house: House, unit: Unit, rows: tuple[Container, ...], run: str) -> None:
+        self.house = house
+        self.unit = unit
+        self.rows = rows
+        self.run = run
+        self.began = house.now()
+        self.phases: list[PhaseTime] = []
+        self.phase: Phase = "check"
+        self.hold = HoldPlan()
+        self.members: tuple[MemberResult, ...] = ()
+        self.sources: tuple[SourceResult, ...] = ()
+        self.snapshot: Snapshot | None = None
+        self.window = 0.0
+        self.launched = False
+        self.interference = ""
+        self.started_at = 0.0
+
+    async def execute(self) -> RunResult:
+        """Run all phases; never raises an error of ours, it becomes the verdict.
+
+        Cancellation brings back what is down, settles the verdict, and is raised on.
+        """
+        try:
+            plan, trusted = await self._check()
+            async with (
+                self.house.access.open(plan) as session,
+                gated(self.unit.name, session) as kopia,
+            ):
+                await self._ready(kopia, plan, trusted=trusted)
+                await self._window(kopia)
+                await self._flush(kopia)
+            verdict, reason, message = await self._verify()
+        except KopiwatchError as error:
+            return await self._end_badly(error)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_SECONDS):
+                await self._end_badly(
+                    Cancelled(
+                        f"unit {self.unit.name}: cancelled", phase=self.phase, reason="cancelled"
+                    )
+                )
+            raise
+        return await self._report(verdict, reason, message)
+
+    # -- before the window ---------------------------------------------------------------------
+
+    async def _check(self) -> tuple[WorkerPlan, bool]:
+        """Nothing is touched here: whatever is wrong is found before anybody is stopped."""
+        unit, house = self.unit, self.house
+        with self._timed("check"):
+            await house.repository.check_policy(self._source)
+            earlier = await house.repository.snapshots(self._source)
+            self.hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
+            expected = (RECIPE, *(source.path for source in unit.sources))
+            folder = await write_recipe(
+                house.engine,
+                house.state,
+                unit,
+                run=self.run,
+                at=self.began,
+                host=house.host,
+                info=house.info,
+                expected=expected,
+                inspected=self.hold.inspected,
+                warnings=tuple(self._warnings()),
+            )
+            plan = self._plan(folder)
+            await house.access.check(plan)
+        return plan, parents_trusted(earlier)
+
+    def _plan(self, recipe: Path) -> WorkerPlan:
+        return worker_plan(
+            self.unit, run=self.run, instance=self.house.instance, recipe=str(recipe)
+        )
+
+    @property
+    def _root(self) -> str:
+        return self._plan(Path("/")).root
+
+    @property
+    def _source(self) -> str:
+        return f"{argv.USER}@{self.house.host}:{self._root}"
+
+    async def _ready(self, kopia: GatedKopia, plan: WorkerPlan, *, trusted: bool) -> None:
+        """Kopia has opened the repository and waits at the gate."""
+        house, places = self.house, self.house.access.places
+        with self._timed("ready"), self._deadline(READY_SECONDS, "Kopia did not reach the gate"):
+            files = await house.repository.worker_files(
+                cache_dir=f"{places.cache}/kopia",
+                storage_path=f"{places.repository}/kopia" if house.writable_repository else None,
+            )
+            own = (places.cache, *([places.repository] if house.writable_repository else []))
+            await kopia.set_up(
+                SetUp(
+                    base=places.base,
+                    files=files,
+                    expect=tuple(f"{plan.root}/{entry.path}" for entry in plan.entries),
+                    probe=own,
+                    lock=f"{places.locks}/kopia.lock",
+                    owner=house.owner,
+                )
+            )
+            arguments = argv.snapshot_argv(
+                f"{places.base}/{CONFIG_NAME}",
+                plan.root,
+                log_dir=f"{places.cache}/logs",
+                tags={
+                    "run": self.run,
+                    "mode": "stop",
+                    "scope": self.unit.settings.scope,
+                    "version": __version__,
+                },
+                force_hash=not trusted,
+            )
+            environment = house.environment | house.access.mark(plan) | {"HOME": places.base}
+            said = await kopia.launch(Launch((places.kopia, *arguments), environment))
+            if said.say != "ready":
+                raise self._kopia_failed(said, "ready")
+
+    # -- the window ----------------------------------------------------------------------------
+
+    async def _window(self, kopia: GatedKopia) -> None:
+        """Stop, one read, start. Whatever happens, what was stopped is started."""
+        self._journal(self.hold)
+        self.launched = True
+        opened = self.house.clock()
+        try:
+            limit = self.unit.settings.window_timeout.total_seconds()
+            with self._deadline(limit, "the window took longer than kopi.window-timeout"):
+                await self._stop()
+                await self._read(kopia)
+        except BaseException:
+            # No second writer beside a living Kopia: it is dead before the first start.
+            with anyio.CancelScope(shield=True):
+                await kopia.kill()
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._start()
+                if self.hold.held:
+                    self.window = self.house.clock() - opened
+                self.started_at = self.house.clock()
+
+    async def _stop(self) -> None:
+        if not self.hold.held:
+            return
+        names = ", ".join(held.name for held in self.hold.held)
+        self._say("stop", f"stopping {names}")
+        with self._timed("stop"):
+            await hold.stop_all(self.house.engine, self.hold.levels)
+
+    async def _read(self, kopia: GatedKopia) -> None:
+        with self._timed("read"):
+            said = await kopia.read()
+            if said.say != "read":
+                raise self._kopia_failed(said, "read")
+            self.interference = await hold.interference(self.house.engine, self.unit, self.hold)
+
+    async def _start(self) -> None:
+        """Bring back exactly what ran; the journal keeps whoever does not come."""
+        held = self.hold.held
+        if not held:
+            return
+        with self._timed("start"):
+            self.members = await hold.bring_back(self.house.engine, held)
+        with self._timed("health"):
+            self.members = await hold.wait_all_healthy(self.house.engine, held, self.members)
+        failed = {member.name for member in self.members if member.state == "failed"}
+        still = tuple(member for member in held if member.name in failed)
+        self._journal(msgspec.structs.replace(self.hold, held=still))
+        for member in self.members:
+            if member.state == "failed":
+                self._say("start-failed", f"{member.name} does not start: {member.detail}")
+
+    # -- after the window ----------------------------------------------------------------------
+
+    async def _flush(self, kopia: GatedKopia) -> None:
+        """Kopia writes what it read, then the manifest."""
+        with self._timed("flush"), self._deadline(FLUSH_SECONDS, "Kopia did not end in time"):
+            said = await kopia.finish()
+            if said.code != 0 or said.killed:
+                raise self._kopia_failed(said, "flush")
+            self.snapshot = self._manifest(said)
+
+    def _manifest(self, said: Said) -> Snapshot:
+        lines = [line for line in said.out.splitlines() if line.startswith("{")]
+        try:
+            return msgspec.json.decode(lines[-1], type=Snapshot)
+        except (IndexError, msgspec.MsgspecError) as error:
+            raise RunError(
+                f"unit {self.unit.name}: Kopia ended well but named no snapshot",
+                phase="flush",
+                reason="no-manifest",
+                tail=said.err,
+            ) from error
+
+    async def _verify(self) -> tuple[Verdict, str, str]:
+        """Read the stored tree back, look at the members again, and judge."""
+        with self._timed("verify"):
+            snapshot = self.snapshot
+            assert snapshot is not None  # noqa: S101 - the flush has set it or raised
+            self.sources = await self._stored(snapshot)
+            if self.hold.held:
+                since = self.house.clock() - self.started_at
+                await anyio.sleep(max(0.0, OBSERVE_SECONDS - since))
+                self.members = await hold.still_running(
+                    self.house.engine, self.hold.held, self.members
+                )
+            if self.interference:
+                return "partial", "interference", self.interference
+            return judge(snapshot, self.sources, self.members)
+
+    async def _stored(self, snapshot: Snapshot) -> tuple[SourceResult, ...]:
+        """What the tree holds of each expected source, read from the repository."""
+        tree = await stored_tree(self.house.repository, snapshot, self.unit)
+        results = (
+            judge_source(path, tree.get(path))
+            for path in (RECIPE, *(source.path for source in self.unit.sources))
+        )
+        return tuple(results)
+
+    async def _end_badly(self, error: KopiwatchError) -> RunResult:
+        reason = error.reason if isinstance(error, RunError) else error.code
+        result = await self._report("failed", reason, error.message)
+        return msgspec.structs.replace(
+            result, hint=error.hint, tail=error.tail, exit_code=error.exit_code
+        )
+
+    async def _report(self, verdict: Verdict, reason: str, message: str) -> RunResult:
+        """Make the verdict durable, then clear what the journal no longer owes."""
+        warnings = self._warnings()
+        identity = self.snapshot.id if self.snapshot else ""
+        with self._timed("report"):
+            if self.launched:
+                try:
+                    if verdict != "success":
+                        pinned = await quarantine(
+                            self.house.repository, self._source, self.run, reason
+                        )
+                        identity = pinned or identity
+                    self._settle()
+                except (RepositoryError, RunError) as error:
+                    warnings.append(
+                        f"the verdict could not be made durable ({error.message}); "
+                        "the next command that changes something does it"
+                    )
+        return RunResult(
+            run=self.run,
+            unit=self.unit.name,
+            verdict=verdict,
+            began=self.began,
+            ended=self.house.now(),
+            reason=reason,
+            message=message,
+            snapshot=identity,
+            window=self.window,
+            phases=tuple(self.phases),
+            sources=self.sources,
+            members=self.members,
+            warnings=tuple(warnings),
+            exit_code=0 if verdict == "success" else 1,
+        )
+
+    # -- small helpers -------------------------------------------------------------------------
+
+    def _warnings(self) -> list[str]:
+        return list(dict.fromkeys((*self.unit.warnings, *self.hold.warnings)))
+
+    def _journal(self, plan: HoldPlan) -> None:
+        self.house.state.journals.write(
+            Journal(self.unit.name, self.run, self.house.now(), self._source, plan.held)
+        )
+
+    def _settle(self) -> None:
+        """The verdict is durable; whoever does not run yet stays in the journal."""
+        journal = self.house.state.journals.read(self.unit.name)
+        if journal is not None:
+            self.house.state.journals.write(msgspec.structs.replace(journal, judged=True))
+
+    def _say(self, action: str, message: str, **facts: object) -> None:
+        self.house.listener.say(action, f"{self.unit.name}: {message}", **facts)
+
+    def _kopia_failed(self, said: Said, phase: Phase) -> KopiwatchError:
+        if said.code == 0:
+            return RunError(
+                f"unit {self.unit.name}: Kopia ended before it had read everything",
+                phase=phase,
+                reason="gate",
+                hint="somebody may have removed the gate from the policy: see `repo status`",
+                tail=said.err,
+            )
+        error = classify(said.err, said.code if said.code is not None else -1)
+        return RunError(
+            f"unit {self.unit.name}: {error.message}",
+            phase=phase,
+            reason=error.code,
+            hint=error.hint,
+            tail=error.tail,
+        )
+
+    @contextmanager
+    def _timed(self, phase: Phase) -> Iterator[None]:
+        self.phase = phase
+        began, start = self.house.now(), self.house.clock()
+        self.house.listener.say("phase", phase, unit=self.unit.name, run=self.run)
+        try:
+            yield
+        finally:
+            self.phases.append(PhaseTime(phase, began, self.house.clock() - start))
+
+    @contextmanager
+    def _deadline(self, seconds: float, sentence: str) -> Iterator[None]:
+        try:
+            with anyio.fail_after(seconds):
+                yield
+        except TimeoutError as error:
+            raise RunError(
+                f"unit {self.unit.name}: {sentence} ({timedelta(seconds=seconds)})",
+                phase=self.phase,
+                reason="deadline",
+            ) from error
+
+
+async def stored_tree(
+    repository: Repository, snapshot: Snapshot, unit: Unit | None = None
+) -> dict[str, Entry]:
+    """The parts of a stored tree by their path (``recipe``, ``volumes/<name>``, …).
+
+    Folders that hold sources are opened only if the unit has sources in them.
+    """
+    root = snapshot.root_entry
+    if root is None or not root.obj:
+        return {}
+    wanted = {source.path.split("/")[0] for source in unit.sources} if unit else None
+    tree: dict[str, Entry] = {}
+    for entry in (await repository.directory(root.obj)).entries:
+        if entry.name == RECIPE:
+            tree[RECIPE] = entry
+        elif entry.type == "d" and (wanted is None or entry.name in wanted):
+            for child in (await repository.directory(entry.obj)).entries:
+                tree[f"{entry.name}/{child.name}"] = child
+    return tree

@@ -1,0 +1,39 @@
+"""How a run's result is shown, and what exit code a set of results has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kopiwatch.backup.result import RunResult
+from kopiwatch.cli.output import note, print_text, seconds, size
+
+
+def print_result(result: RunResult) -> None:
+    """One summary line on stdout; what went wrong, and what to do, on stderr."""
+    took = seconds((result.ended - result.began).total_seconds())
+    head = f"{result.unit}: {result.verdict}"
+    if result.verdict == "success":
+        count = len(result.sources) - 1
+        stored = f"{count} source{'' if count == 1 else 's'}" if count else "its recipe only"
+        window = f"down for {seconds(result.window)}" if result.window else "nobody stopped"
+        print_text(
+            f"{head}: {stored}, {result.files} files, {size(result.size)}, {window}, "
+            f"run {result.run} took {took}"
+        )
+    else:
+        window = f"; down for {seconds(result.window)}" if result.window else ""
+        print_text(f"{head} ({result.reason}): {result.message}{window}")
+        if result.hint:
+            note(f"hint: {result.hint}")
+        for line in result.tail.splitlines()[-8:]:
+            note(f"  | {line}")
+    for warning in result.warnings:
+        note(f"{result.unit}: warning: {warning}")
+
+
+def exit_code(results: Sequence[RunResult]) -> int:
+    """0 if all are a success; the code they share, if every failure has the same; else 1."""
+    codes = {result.exit_code for result in results if result.verdict != "success"}
+    if not codes:
+        return 0
+    return codes.pop() if len(codes) == 1 else 1

@@ -1,0 +1,101 @@
+"""``kopiwatch units``."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+
+from kopiwatch.backup.settle import owed
+from kopiwatch.backup.state import StateFolder
+from kopiwatch.cli import wiring
+from kopiwatch.cli.output import note, print_json, print_table, print_text
+from kopiwatch.cli.running import run
+from kopiwatch.units.unit import Unit
+
+EXAMPLE = """\b
+Examples:
+  kopiwatch units          all units, a line each
+  kopiwatch units shop     every mount of one unit, and what becomes of it
+"""
+
+
+@click.command(epilog=EXAMPLE)
+@click.argument("unit", required=False, default="")
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+def units(unit: str, *, as_json: bool) -> None:
+    """List units, or show one in detail: members, order, and what becomes of every mount."""
+    run(partial(show_units, unit, as_json=as_json), json=as_json)
+
+
+async def show_units(name: str, *, as_json: bool) -> int:
+    """Show them; reads only."""
+    config = wiring.configuration()
+    async with wiring.docker(config) as where:
+        found, _ = await wiring.look(config, where)
+    chosen = wiring.choose(found, (name,)) if name else found.units
+    held = owed(StateFolder(config.state_dir).journals)
+    down = {unit: [member.name for member in held[unit].members] for unit in held}
+    if as_json:
+        print_json({"units": chosen, "held_down": down, "ignored": found.ignored})
+        return 0
+    if name:
+        _detail(chosen[0])
+    else:
+        _list(chosen)
+        for ignored in found.ignored:
+            note(f"not a member: {ignored}")
+        if not chosen:
+            note('no container carries kopi.enable: "true"')
+    for unit, members in down.items():
+        note(f"{unit}: held down by a run, or left down by one that died: {', '.join(members)}")
+    return 0
+
+
+def _list(chosen: tuple[Unit, ...]) -> None:
+
+    if chosen:
+        print_table(
+            ("UNIT", "STATE", "MEMBERS", "SOURCES", "NOT COVERED"),
+            [
+                (
+                    unit.name,
+                    "ready" if unit.valid else "DISABLED",
+                    ", ".join(member.container.name for member in unit.members),
+                    str(len(unit.sources)) if unit.sources else "recipe only",
+                    str(sum(c.state != "protected" for c in unit.coverage)),
+                )
+                for unit in chosen
+            ],
+        )
+    for unit in chosen:
+        for problem in unit.problems:
+            print_text(f"{unit.name}: {problem}")
+
+
+def _detail(unit: Unit) -> None:
+
+    print_text(f"unit {unit.name}: {'ready' if unit.valid else 'DISABLED'}")
+    for problem in unit.problems:
+        print_text(f"problem: {problem}")
+    for warning in unit.warnings:
+        print_text(f"warning: {warning}")
+    print_text("")
+    print_table(
+        ("MEMBER", "IMAGE", "STATE", "MODE"),
+        [
+            (m.container.name, m.container.image, m.container.state, m.settings.mode)
+            for m in unit.members
+        ],
+    )
+    print_text("")
+    if not unit.coverage:
+        print_text("no mounts: a backup holds the recipe only")
+        return
+    print_table(
+        ("MEMBER", "MOUNT", "WHAT", "STATE", "STORED AS / WHY NOT"),
+        [
+            (c.container, c.destination, c.what, c.state, c.source or c.reason)
+            for c in unit.coverage
+        ],
+    )

@@ -1,0 +1,150 @@
+"""The table of settings: keys, variables, defaults, and what makes a value unusable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from kopiwatch.config.name import NAME, NAME_LIMIT, nearest
+from kopiwatch.config.value import ACCESSES
+
+PREFIX = "KOPIWATCH_"
+
+
+def fault_of_path(value: str) -> str:
+    """What is wrong with a path; empty if nothing is."""
+    return "" if value.startswith("/") else "is not an absolute path"
+
+
+def fault_of_name(value: str) -> str:
+    """What is wrong with a name of ours; empty if nothing is."""
+    if NAME.fullmatch(value) and len(value) <= NAME_LIMIT:
+        return ""
+    return (
+        f"{value[:NAME_LIMIT]!r} is not a name of lower-case letters, digits, '_', '.' and '-',"
+        f" a letter or digit first, at most {NAME_LIMIT} characters"
+    )
+
+
+def _fault_of_host(value: str) -> str:
+    good = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}", value)
+    return "" if good else "is not a host name"
+
+
+def fault_of_docker(value: str) -> str:
+    """What is wrong with Docker's address; empty if nothing is."""
+    # The value is not repeated: an address may carry a password.
+    if value.startswith("/"):
+        return f"is a bare path; did you mean 'unix://{value}'?"
+    scheme, separator, rest = value.partition("://")
+    if separator and rest and scheme in ("unix", "tcp", "http", "https"):
+        return ""
+    return "is not an address that begins with unix://, tcp://, http:// or https://"
+
+
+def _fault_of_program(value: str) -> str:
+    if "/" in value and not value.startswith("/"):
+        return "is neither the name of a program nor an absolute path"
+    return ""
+
+
+def _fault_of_image(value: str) -> str:
+    return "is not the name of an image" if re.search(r"\s", value) else ""
+
+
+def _fault_of_access(value: str) -> str:
+    if value in ACCESSES:
+        return ""
+    near = nearest(value, ACCESSES)
+    hint = f"; did you mean {near!r}?" if near else ""
+    return f"{value[:NAME_LIMIT]!r} is not one of {', '.join(ACCESSES)}{hint}"
+
+
+def _fault_of_nothing(_value: str) -> str:
+    return ""
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One setting: ``key`` in the file, ``variable`` in the environment.
+
+    ``default`` and ``text`` are for people. ``fault`` says what is wrong with a value, or nothing.
+    A ``secret`` is also read from the file that ``<key>_file`` or ``<variable>_FILE`` names.
+    """
+
+    key: str
+    default: str
+    text: str
+    fault: Callable[[str], str] = _fault_of_nothing
+    secret: bool = False
+    supported: bool = True
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return PREFIX + self.key.upper()
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "docker",
+        "`DOCKER_HOST`, else `unix:///var/run/docker.sock`",
+        "Docker's address.",
+        fault_of_docker,
+    ),
+    Setting(
+        "state_dir",
+        "`/var/lib/kopiwatch`",
+        "What kopiwatch must remember; in a container, a volume of its own.",
+        fault_of_path,
+    ),
+    Setting(
+        "cache_dir",
+        "`/var/cache/kopiwatch`",
+        "Kopia's cache; losing it costs time only.",
+        fault_of_path,
+    ),
+    Setting("repository", "`filesystem:/repository`", "Where the backups go."),
+    Setting("password", "", "The repository's password.", secret=True),
+    Setting(
+        "hostname",
+        "Docker's name for the host",
+        "The host's name in the repository; fixed at the first connect.",
+        _fault_of_host,
+    ),
+    Setting(
+        "instance",
+        "`default`",
+        "Which containers are ours, by `kopi.instance`, where several kopiwatch run on one host.",
+        fault_of_name,
+    ),
+    Setting("kopia", "`kopia`", "Kopia's program, a name or a path.", _fault_of_program),
+    Setting(
+        "access",
+        "`auto`",
+        "How volumes are read: `worker` (a container of ours), `namespace` (this host's own"
+        " mounts, as root), or `auto`.",
+        _fault_of_access,
+    ),
+    Setting(
+        "worker_image",
+        "kopiwatch's own image",
+        "The image of the workers; needed outside a container for `worker`.",
+        _fault_of_image,
+    ),
+    Setting("schedule", "", "When units without `kopi.schedule` are backed up.", supported=False),
+    Setting(
+        "forget_after",
+        "",
+        "After how long a unit that is gone is no longer watched.",
+        supported=False,
+    ),
+)
+
+FOREIGN_PREFIXES = ("KOPIWATCH_DEMO_", "KOPIWATCH_TEST_")
+FOREIGN_VARIABLES = ("KOPIWATCH_PYTHON", "KOPIWATCH_NO_INSTALL")
+"""Variables of the scripts and tests that come with kopiwatch; the program ignores them."""
+
+LATER_TABLES = ("retention", "notify")
+"""Tables of the file that the design knows and this version does not."""

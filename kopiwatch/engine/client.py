@@ -1,0 +1,264 @@
+"""Docker through aiodocker, behind :class:`kopiwatch.engine.port.Engine`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import anyio
+from aiodocker.execs import Exec
+
+from kopiwatch.engine import decode
+from kopiwatch.engine.connection import CONNECT_SECONDS, Connection
+from kopiwatch.engine.failure import translated
+from kopiwatch.engine.port import Channel, EngineInfo, ExecResult, Inspected, Volume, WorkerSpec
+from kopiwatch.engine.reference import container_path, image_path, named_path, shown
+from kopiwatch.engine.stream import Attachment
+from kopiwatch.engine.worker import START_TIMEOUT, remove, worker
+from kopiwatch.errors import EngineError
+from kopiwatch.units.container import STATE_LABEL, Container
+
+OUTPUT_BYTES = 8 * 1024
+"""How much of an exec's output is kept: its end."""
+STOP_MARGIN_SECONDS = 60.0
+"""What Docker may take beyond the stop timeout: SIGKILL, network, unmounting."""
+
+
+class DockerEngine:
+    """The Docker daemon at one address (API 1.41 and later, Podman's compatible API).
+
+    Made by :meth:`connect`; an async context manager that closes itself. Calls may overlap. Each
+    call has a deadline of 30 s (5 s to connect) unless its docstring says otherwise, and raises
+    only :class:`kopiwatch.errors.EngineError` and its subclasses.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def connect(cls, url: str, *, environ: Mapping[str, str] | None = None) -> Self:
+        """Connect to this address (``Config.docker_url``) and agree on the API version.
+
+        ``environ`` gives ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``; it defaults to the
+        process's own. Raises ConfigError for an address or certificates that cannot be used,
+        EngineUnreachable when nothing answers there, EngineDenied without permission.
+        """
+        return cls(await Connection.open(url, os.environ if environ is None else environ))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection. Safe to call twice."""
+        await self._connection.close()
+
+    async def info(self) -> EngineInfo:
+        """Who the daemon is."""
+        doing = "ask Docker who it is"
+        answer = await self._connection.call(doing, "GET", "info")
+        with translated(self._connection.attempt(doing)):
+            return decode.info(answer.body, self._connection.api_version)
+
+    async def containers(self) -> tuple[Container, ...]:
+        """All containers, running or not, labelled or not, by one list. A failed list raises."""
+        doing = "list the containers"
+        answer = await self._connection.call(doing, "GET", "containers/json", params={"all": "1"})
+        with translated(self._connection.attempt(doing)):
+            return decode.containers(answer.body)
+
+    async def inspect(self, container: str) -> Inspected:
+        """One container by id or name. Raises ContainerGone."""
+        body = await self._inspect(container)
+        with translated(self._connection.attempt(f"inspect container {shown(container)}")):
+            return decode.inspected(body)
+
+    async def volume(self, name: str) -> Volume | None:
+        """One volume; None when there is none of that name (and none is created)."""
+        body = await self._named("volumes", name)
+        if body is None:
+            return None
+        with translated(self._connection.attempt(f"inspect volume {name}")):
+            return decode.volume(body)
+
+    async def network(self, name: str) -> bytes | None:
+        """A network's definition as JSON bytes; None when there is none."""
+        return await self._named("networks", name)
+
+    async def image_id(self, reference: str) -> str:
+        """The id of a local image. Raises ImageMissing; never pulls."""
+        doing = f"find the image {reference}"
+        answer = await self._connection.call(doing, "GET", image_path(reference))
+        with translated(self._connection.attempt(doing)):
+            return decode.image(answer.body)[0]
+
+    async def stop(
+        self, container: str, timeout: timedelta | None, *, grace: timedelta | None = None
+    ) -> bool:
+        """Stop it and wait until it is down. False: it was down already (304).
+
+        ``timeout`` (rounded up to seconds) is what Docker waits between the stop signal and
+        SIGKILL; None sends none, so that the container's own StopTimeout counts: ``grace``, which
+        is looked up where it is None. The call's own deadline is 60 s above either; a container
+        that wants to wait for ever (-1) gets none.
+        """
+        doing = f"stop container {shown(container)}"
+        path = container_path(container)
+        params: dict[str, str] = {}
+        if timeout is not None:
+            params["t"] = str(math.ceil(timeout.total_seconds()))
+            grace = timeout
+        elif grace is None:
+            body = await self._inspect(container)
+            with translated(self._connection.attempt(doing)):
+                grace = decode.stop_timeout(body)
+        total = None if grace is None else grace.total_seconds() + STOP_MARGIN_SECONDS
+        answer = await self._connection.call(
+            doing,
+            "POST",
+            f"{path}/stop",
+            params=params,
+            timeout=aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_SECONDS),
+            late=EngineError,
+        )
+        return answer.status != 304
+
+    async def start(self, container: str) -> bool:
+        """Start it. False: it ran already (304). The deadline is 5 minutes: it mounts volumes."""
+        answer = await self._connection.call(
+            f"start container {shown(container)}",
+            "POST",
+            f"{container_path(container)}/start",
+            timeout=START_TIMEOUT,
+            late=EngineError,
+        )
+        return answer.status != 304
+
+    async def pause(self, container: str) -> None:
+        """Freeze its processes. Raises EngineError when it does not run or is frozen already."""
+        await self._connection.call(
+            f"pause container {shown(container)}", "POST", f"{container_path(container)}/pause"
+        )
+
+    async def unpause(self, container: str) -> None:
+        """Thaw its processes. Raises EngineError when it is not frozen."""
+        await self._connection.call(
+            f"unpause container {shown(container)}", "POST", f"{container_path(container)}/unpause"
+        )
+
+    async def exec(
+        self, container: str, argv: tuple[str, ...], *, user: str = "", timeout: timedelta
+    ) -> ExecResult:
+        """Run a command inside a running container and wait for its end.
+
+        The result holds the last 8 KiB of its output. A program that does not exist ends with 126
+        or 127 and says so in the output (API 1.41). Raises EngineError when the container is not
+        running or is paused (409), and when the command has not ended by ``timeout``: Docker has
+        no call to end an exec, so the command itself may go on inside the container.
+        """
+        doing = f"run {argv[0] if argv else 'nothing'} in container {shown(container)}"
+        with anyio.move_on_after(timeout.total_seconds()):
+            answer = await self._connection.call(
+                doing,
+                "POST",
+                f"{container_path(container)}/exec",
+                body={
+                    "Cmd": list(argv),
+                    "User": user,
+                    "AttachStdout": True,
+                    "AttachStderr": True,
+                    "Tty": False,
+                },
+            )
+            with translated(self._connection.attempt(doing)):
+                execution = decode.created_id(answer.body)
+            output = await self._exec_output(doing, execution)
+            code = await self._exec_code(doing, execution)
+            return ExecResult(code, output.decode(errors="replace"))
+        raise EngineError(
+            f"cannot {doing}: it has not ended within {timeout.total_seconds():g} s",
+            hint="the command may still run inside the container; Docker cannot end it",
+        )
+
+    def worker(self, spec: WorkerSpec) -> AbstractAsyncContextManager[Channel]:
+        """Create, attach, start; on leaving: force-remove, without its volumes, shielded.
+
+        Raises ImageMissing, and EngineError that names a bind source missing on the host. A
+        missing volume would be created by Docker: look with :meth:`volume` first.
+        """
+        return worker(self._connection, spec)
+
+    async def workers(self, state: str) -> tuple[str, ...]:
+        """Ids of the worker containers that carry ``kopi.state=<state>``, running or not."""
+        doing = "list the workers"
+        # By the value only: Podman before 5.7 knows no filter by a label's key alone.
+        wanted = json.dumps({"label": [f"{STATE_LABEL}={state}"]})
+        answer = await self._connection.call(
+            doing, "GET", "containers/json", params={"all": "1", "filters": wanted}
+        )
+        with translated(self._connection.attempt(doing)):
+            rows = decode.containers(answer.body)
+        return tuple(row.id for row in rows if row.worker and row.labels.get(STATE_LABEL) == state)
+
+    async def remove_worker(self, container: str) -> None:
+        """Force-remove a worker, never its volumes; on return it is gone. Gone already is good.
+
+        Raises EngineError for a container without the worker label, which is not ours to remove.
+        """
+        await remove(self._connection, container)
+
+    async def _inspect(self, container: str) -> bytes:
+        """The raw answer of inspect."""
+        path = f"{container_path(container)}/json"
+        answer = await self._connection.call(f"inspect container {shown(container)}", "GET", path)
+        return answer.body
+
+    async def _named(self, collection: str, name: str) -> bytes | None:
+        """The raw definition of a volume or a network, None when Docker says there is none."""
+        path = named_path(collection, name)
+        if path is None:
+            return None
+        kind = collection.removesuffix("s")
+        answer = await self._connection.call(f"inspect {kind} {name}", "GET", path, absent=kind)
+        return None if answer.status == 404 else answer.body
+
+    async def _exec_output(self, doing: str, execution: str) -> bytes:
+        """Start an exec and read until its streams end. The last 8 KiB of both are returned."""
+        output = bytearray()
+        attempt = self._connection.attempt(doing, "POST", f"exec/{execution}/start")
+        stream = Exec(self._connection.docker, execution, tty=False).start(detach=False)
+        attachment = Attachment(stream, attempt)
+        try:
+            await attachment.open()
+            while (piece := await attachment.read()) is not None:
+                output += piece[1]
+                del output[:-OUTPUT_BYTES]
+        finally:
+            attachment.close()
+        return bytes(output)
+
+    async def _exec_code(self, doing: str, execution: str) -> int:
+        """The exit code. The streams may end a moment before the exit is on record."""
+        delay = 0.005
+        while True:
+            answer = await self._connection.call(doing, "GET", f"exec/{execution}/json")
+            with translated(self._connection.attempt(doing)):
+                code = decode.exec_exit_code(answer.body)
+            if code is not None:
+                return code
+            await anyio.sleep(delay)
+            delay = min(2 * delay, 0.25)

@@ -1,0 +1,152 @@
+"""Restoring into a directory: the whole tree of a point, or chosen volumes of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import anyio.to_thread
+import msgspec
+
+from kopiwatch.errors import RunError, UsageError
+from kopiwatch.kopia.port import Repository, RestoreResult
+from kopiwatch.kopia.record import Entry
+from kopiwatch.restore.point import Point, ensure_complete, part
+
+UNIT_FILE = "unit.json"
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """The part of a recipe that says what its tree must contain."""
+
+    expected: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What was written, and where. ``size`` is bytes."""
+
+    unit: str
+    run: str
+    snapshot: str
+    target: str
+    parts: tuple[str, ...]
+    files: int
+    directories: int
+    symlinks: int
+    size: int
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a restore would do: which parts of which point go where."""
+
+    point: Point
+    target: Path
+    parts: tuple[str, ...]
+    files: int
+    size: int
+
+
+async def plan(repository: Repository, point: Point, target: Path, volumes: Iterable[str]) -> Plan:
+    """Look at the stored tree and choose what to restore.
+
+    Raises UsageError for a volume that is not in it or a target that is not empty, RunError when
+    the tree lacks what its recipe expects.
+    """
+    tree = await tree_of(repository, point)
+    await check_target(target)
+    names = tuple(dict.fromkeys(volumes))
+    parts = tuple(part(tree, name) for name in names) if names else tuple(sorted(tree))
+    ensure_complete(point, parts or ("recipe",), tree)
+    summaries = [_count(tree[path]) for path in parts]
+    return Plan(
+        point,
+        target,
+        parts if names else (),
+        sum(files for files, _ in summaries),
+        sum(size for _, size in summaries),
+    )
+
+
+async def tree_of(repository: Repository, point: Point) -> dict[str, Entry]:
+    """The parts of a point by their path: ``recipe``, ``volumes/<name>``, ``binds/<slug>``."""
+    tree: dict[str, Entry] = {}
+    for entry in (await repository.directory(point.root)).entries:
+        if entry.name in ("volumes", "binds", "dumps") and entry.type == "d":
+            for child in (await repository.directory(entry.obj)).entries:
+                tree[f"{entry.name}/{child.name}"] = child
+        else:
+            tree[entry.name] = entry
+    return tree
+
+
+def _count(entry: Entry) -> tuple[int, int]:
+    if entry.summ is None:
+        return 1, entry.size
+    return entry.summ.files, entry.summ.size
+
+
+async def check_target(target: Path) -> None:
+    """Raise UsageError unless the target is an empty directory, or can become one."""
+
+    def look() -> str:
+        if target.is_symlink() and not target.exists():
+            return "is a symlink to nothing"
+        if target.exists() and not target.is_dir():
+            return "is not a directory"
+        if target.is_dir() and next(os.scandir(target), None) is not None:
+            return "is not empty"
+        if not target.exists() and not target.parent.is_dir():
+            return f"cannot be made: {target.parent} is not a directory"
+        return ""
+
+    if trouble := await anyio.to_thread.run_sync(look):
+        raise UsageError(
+            f"{target} {trouble}",
+            hint="name an empty or new directory: a restore never mixes with what is there",
+        )
+
+
+async def restore(repository: Repository, chosen: Plan) -> Restored:
+    """Carry out a plan and count what was written.
+
+    Raises RepositoryError when Kopia fails (a part may have been written then, which the error
+    says), RunError when fewer files came out than the repository holds.
+    """
+    point = chosen.point
+    results: list[RestoreResult] = []
+    for path in chosen.parts or ("",):
+        target = chosen.target / path
+        await anyio.to_thread.run_sync(_make, target)
+        source = f"{point.snapshot}/{path}" if path else point.snapshot
+        results.append(await repository.restore(source, target, timeout=None))
+    files = sum(result.files for result in results)
+    if files != chosen.files:
+        raise RunError(
+            f"{files} files were restored to {chosen.target}, but the restore point holds "
+            f"{chosen.files}",
+            phase="verify",
+            reason="restore-count",
+            hint="something else may write to that directory; restore to another one",
+        )
+    return Restored(
+        unit=point.unit,
+        run=point.run,
+        snapshot=point.snapshot,
+        target=str(chosen.target),
+        parts=chosen.parts,
+        files=files,
+        directories=sum(result.directories for result in results),
+        symlinks=sum(result.symlinks for result in results),
+        size=sum(result.size for result in results),
+    )
+
+
+def _make(target: Path) -> None:
+    try:
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make {target}: {error.strerror}", hint="name a directory you may write to"
+        ) from error

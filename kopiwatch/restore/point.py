@@ -1,0 +1,189 @@
+"""Restore points: the manifests of runs, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from kopiwatch.errors import RunError, UsageError
+from kopiwatch.kopia.argv import USER
+from kopiwatch.kopia.record import Entry, Snapshot
+
+ROOT = "/mnt/"
+SLACK = timedelta(seconds=1)
+State = Literal["complete", "incomplete", "bad", "foreign"]
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One restore point. ``at`` is UTC, ``size`` bytes.
+
+    ``state`` is ``complete`` for a success, ``bad`` for a run that was none (``reason`` says why),
+    ``incomplete`` when Kopia itself calls the manifest so, and ``foreign`` for a manifest that no
+    kopiwatch run made.
+    """
+
+    unit: str
+    instance: str
+    host: str
+    run: str
+    at: datetime
+    snapshot: str
+    state: State
+    reason: str = ""
+    mode: str = ""
+    scope: str = ""
+    size: int = 0
+    files: int = 0
+    root: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Fit to be restored without asking."""
+        return self.state == "complete"
+
+
+def points(snapshots: Iterable[Snapshot], *, host: str = "") -> tuple[Point, ...]:
+    """The restore points among these manifests, oldest first per unit.
+
+    ``host`` empty means all hosts. Manifests of other tools in the same repository are left out.
+    """
+    found = [_point(s) for s in snapshots if s.source.user_name == USER and _is_unit(s.source.path)]
+    chosen = (point for point in found if not host or point.host == host)
+    return tuple(sorted(chosen, key=lambda p: (p.unit, p.instance, p.host, p.at, p.run)))
+
+
+def _is_unit(path: str) -> bool:
+    """``/mnt/<unit>`` or ``/mnt/@<instance>/<unit>``; what starts with a dot is our own."""
+    parts = path.removeprefix(ROOT).split("/")
+    if not path.startswith(ROOT) or not parts[0] or parts[0].startswith("."):
+        return False
+    return len(parts) == (2 if parts[0].startswith("@") else 1)
+
+
+def _point(snapshot: Snapshot) -> Point:
+    *instance, unit = snapshot.source.path.removeprefix(ROOT).split("/")
+    root = snapshot.root_entry
+    summary = root.summ if root else None
+    state, reason = _state(snapshot)
+    return Point(
+        unit=unit,
+        instance=instance[0].removeprefix("@") if instance else "default",
+        host=snapshot.source.host,
+        run=snapshot.tag("run"),
+        at=snapshot.start_time.astimezone(UTC),
+        snapshot=snapshot.id,
+        state=state,
+        reason=reason,
+        mode=snapshot.tag("mode"),
+        scope=snapshot.tag("scope"),
+        size=summary.size if summary else 0,
+        files=summary.files if summary else 0,
+        root=root.obj if root else "",
+    )
+
+
+def _state(snapshot: Snapshot) -> tuple[State, str]:
+    if snapshot.incomplete:
+        return "incomplete", snapshot.incomplete
+    if snapshot.quarantine:
+        return "bad", snapshot.quarantine
+    if not snapshot.tag("run"):
+        return "foreign", "not made by a run of kopiwatch"
+    summary = snapshot.root_entry.summ if snapshot.root_entry else None
+    if summary is None or summary.num_failed:
+        return "bad", "unreadable"
+    return "complete", ""
+
+
+def select(unit: str, found: Iterable[Point], at: str) -> Point:
+    """The point of one unit that ``at`` names: ``latest``, a time, a run, or a snapshot id.
+
+    A time means the newest complete point that is not younger. Raises UsageError that names what
+    there is.
+    """
+    mine = [point for point in found if point.unit == unit]
+    if not mine:
+        raise UsageError(
+            f"there is no restore point of unit {unit!r}",
+            hint="`kopiwatch points` lists what there is",
+        )
+    complete = [point for point in mine if point.complete]
+    if at == "latest":
+        if complete:
+            return complete[-1]
+        raise UsageError(
+            f"unit {unit} has no complete restore point: {_shortcomings(mine)}",
+            hint=f"`kopiwatch points {unit}` lists them",
+        )
+    named = [point for point in mine if at in (point.run, point.snapshot)]
+    if named:
+        return _fit(named[-1])
+    moment = _moment(at)
+    if moment is None:
+        raise UsageError(
+            f"unit {unit} has no restore point {at!r}, and it is no time",
+            hint=f"give a run from `kopiwatch points {unit}`, or a time like 2026-11-24T02:00Z",
+        )
+    older = [point for point in complete if point.at <= moment + SLACK]
+    if not older:
+        raise UsageError(
+            f"unit {unit} has no complete restore point from {at} or before",
+            hint=f"the oldest is from {complete[0].at:%Y-%m-%dT%H:%M:%SZ}"
+            if complete
+            else _shortcomings(mine),
+        )
+    return older[-1]
+
+
+def _fit(point: Point) -> Point:
+    if not point.complete:
+        raise UsageError(
+            f"restore point {point.run or point.snapshot} is {point.state} ({point.reason})",
+            hint=f"`kopiwatch points {point.unit}` shows which are complete",
+        )
+    return point
+
+
+def _shortcomings(found: Iterable[Point]) -> str:
+    return ", ".join(f"{p.run or p.snapshot} is {p.state} ({p.reason})" for p in found)
+
+
+def _moment(text: str) -> datetime | None:
+    """A time as people and programs write it; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def part(tree: dict[str, Entry], volume: str) -> str:
+    """The path in the tree of one volume, by Docker's name or the Compose file's.
+
+    Raises UsageError that lists the volumes of this point.
+    """
+    volumes = sorted(path.removeprefix("volumes/") for path in tree if path.startswith("volumes/"))
+    exact = [name for name in volumes if name == volume]
+    short = [name for name in volumes if name.endswith(f"_{volume}")]
+    candidates = exact or short
+    if len(candidates) == 1:
+        return f"volumes/{candidates[0]}"
+    raise UsageError(
+        f"{volume!r} fits {len(candidates)} volumes of this restore point",
+        hint="volumes: " + (", ".join(volumes) or "none"),
+    )
+
+
+def ensure_complete(point: Point, expected: Iterable[str], tree: dict[str, Entry]) -> None:
+    """Raise RunError if the tree lacks what its recipe expects."""
+    missing = sorted(set(expected) - set(tree))
+    if missing:
+        raise RunError(
+            f"restore point {point.run} lacks {', '.join(missing)}",
+            phase="check",
+            reason="incomplete-point",
+            hint=f"choose another from `kopiwatch points {point.unit}`",
+        )

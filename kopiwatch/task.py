@@ -1,0 +1,67 @@
+"""Running things side by side without losing one's error or another's result."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import anyio
+
+from kopiwatch.errors import KopiwatchError
+
+T = TypeVar("T")
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise the one error that matters instead of the ExceptionGroup a task group makes of it.
+
+    Errors of ours go before foreign ones, those before mere exits; the group stays the cause.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        leaves = list(_leaves(group))
+        leaves.sort(key=lambda e: (not isinstance(e, KopiwatchError), not isinstance(e, Exception)))
+        raise leaves[0] from group
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+async def outcomes(calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T | KopiwatchError]:
+    """Run all calls at once and wait for all of them, in order; an error of ours is an outcome.
+
+    One failure cancels nobody: a stop that was cut off half-way would be in an unknown state. A
+    foreign error is a bug and cancels the rest.
+    """
+    calls = list(calls)
+    results: list[T | KopiwatchError | None] = [None] * len(calls)
+
+    async def run(index: int, call: Callable[[], Awaitable[T]]) -> None:
+        try:
+            results[index] = await call()
+        except KopiwatchError as error:
+            results[index] = error
+
+    with unwrapped():
+        async with anyio.create_task_group() as tasks:
+            for index, call in enumerate(calls):
+                tasks.start_soon(run, index, call)
+    return results  # type: ignore[return-value]  # every slot was filled, or the group raised
+
+
+async def together(calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Run all calls at once and wait for all of them; then raise the first error, if any."""
+    done: list[T] = []
+    for outcome in await outcomes(calls):
+        if isinstance(outcome, KopiwatchError):
+            raise outcome
+        done.append(outcome)
+    return done

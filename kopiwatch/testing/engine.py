@@ -1,0 +1,221 @@
+"""Docker in memory, behind :class:`kopiwatch.engine.port.Engine`.
+
+The contract suite holds it to the behaviour of the real daemon. A test builds a host, lets the
+code under test work on it, and reads :attr:`FakeEngine.calls`::
+
+    docker = FakeEngine()
+    db = docker.add_container("db", labels={"kopi.enable": "true"}, mounts=(volume_mount("data"),))
+    docker.fail("start", "db", EngineError("no"), times=2)
+    docker.hook("stop", "db", lambda: docker.remove("web"))
+    …
+    assert docker.order("stop", "start") == ["stop db", "start db", "start db", "start db"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+import anyio
+from msgspec.structs import replace
+
+from kopiwatch.engine.port import Channel, EngineInfo, ExecResult, Inspected, Volume, WorkerSpec
+from kopiwatch.errors import ContainerGone, EngineError, ImageMissing
+from kopiwatch.testing.engine_host import ANY, Call, FakeContainer, FakeHost, volume_mount
+from kopiwatch.testing.engine_worker import FakeChannel, FakeWorker, Script, silent
+from kopiwatch.units.container import STATE_LABEL, Container
+
+__all__ = [
+    "ANY",
+    "Call",
+    "FakeChannel",
+    "FakeContainer",
+    "FakeEngine",
+    "FakeHost",
+    "FakeWorker",
+    "Script",
+    "silent",
+    "volume_mount",
+]
+
+
+class FakeEngine(FakeHost):
+    """A Docker daemon in memory, with what it holds: see :class:`FakeHost`."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Remember that the connection was closed."""
+        self.closed = True
+
+    async def info(self) -> EngineInfo:
+        """See the port."""
+        async with self.call("info"):
+            return self.engine_info
+
+    async def containers(self) -> tuple[Container, ...]:
+        """See the port. Newest first, as Docker lists them."""
+        async with self.call("containers"):
+            return tuple(each.row for each in reversed(self.all.values()))
+
+    async def inspect(self, container: str) -> Inspected:
+        """See the port."""
+        async with self.call("inspect", container):
+            return self.find(container, f"inspect container {container}").details
+
+    async def volume(self, name: str) -> Volume | None:
+        """See the port."""
+        async with self.call("volume", name):
+            return self.volumes.get(name)
+
+    async def network(self, name: str) -> bytes | None:
+        """See the port."""
+        async with self.call("network", name):
+            return self.networks.get(name)
+
+    async def image_id(self, reference: str) -> str:
+        """See the port. An id is a reference, too."""
+        async with self.call("image_id", reference):
+            if reference in self.images.values():
+                return reference
+            if reference not in self.images:
+                raise ImageMissing(f"cannot find the image {reference}: No such image: {reference}")
+            return self.images[reference]
+
+    async def stop(
+        self,
+        container: str,
+        timeout: timedelta | None,
+        *,
+        grace: timedelta | None = None,  # noqa: ARG002 - the port's signature
+    ) -> bool:
+        """See the port."""
+        async with self.call("stop", container, timeout):
+            found = self.find(container, f"stop container {container}")
+            if not found.row.running:
+                return False
+            self.set_state(found.row.id, "exited")
+            return True
+
+    async def start(self, container: str) -> bool:
+        """See the port."""
+        async with self.call("start", container):
+            doing = f"start container {container}"
+            found = self.find(container, doing)
+            if found.row.state == "paused":
+                raise EngineError(f"cannot {doing}: cannot start a paused container")
+            if found.row.running:
+                return False
+            self.set_state(found.row.id, "running")
+            found.details = replace(found.details, started_at=self.now())
+            found.probes = 0
+            return True
+
+    async def pause(self, container: str) -> None:
+        """See the port."""
+        async with self.call("pause", container):
+            doing = f"pause container {container}"
+            found = self.find(container, doing)
+            if found.row.state != "running":
+                raise EngineError(f"cannot {doing}: it is {found.row.state}")
+            self.set_state(found.row.id, "paused")
+
+    async def unpause(self, container: str) -> None:
+        """See the port."""
+        async with self.call("unpause", container):
+            doing = f"unpause container {container}"
+            found = self.find(container, doing)
+            if found.row.state != "paused":
+                raise EngineError(f"cannot {doing}: it is not paused")
+            self.set_state(found.row.id, "running")
+
+    async def exec(
+        self, container: str, argv: tuple[str, ...], *, user: str = "", timeout: timedelta
+    ) -> ExecResult:
+        """See the port. The argv of the health check is a probe; the rest is for the handler."""
+        async with self.call("exec", container, timeout):
+            doing = f"run {argv[0]} in container {container}"
+            found = self.find(container, doing)
+            if found.row.state != "running":
+                raise EngineError(f"cannot {doing}: it is {found.row.state}")
+            check = found.details.healthcheck
+            if check is not None and argv == check.argv:
+                found.probes += 1
+                good = found.healthy_after is not None and found.probes >= found.healthy_after
+                return ExecResult(0 if good else 1, "")
+            result = found.handler(argv, user)
+            if result is None:
+                raise EngineError(
+                    f"cannot {doing}: it has not ended within {timeout.total_seconds():g} s"
+                )
+            return result
+
+    def worker(self, spec: WorkerSpec) -> AbstractAsyncContextManager[Channel]:
+        """See the port. The other side is played by ``script``."""
+        return self._worker(spec)
+
+    @asynccontextmanager
+    async def _worker(self, spec: WorkerSpec) -> AsyncIterator[Channel]:
+        async with self.call("worker", spec.name):
+            identity = self._create_worker(spec)
+        worker = self.all[identity].worker
+        assert worker is not None  # noqa: S101 - made above
+        worker.start()
+        try:
+            yield worker.channel
+        finally:
+            with anyio.CancelScope(shield=True):
+                async with self.call("remove_worker", identity):
+                    worker.end()
+                    self.all.pop(identity, None)
+
+    async def workers(self, state: str) -> tuple[str, ...]:
+        """See the port."""
+        async with self.call("workers", state):
+            rows = (each.row for each in self.all.values())
+            return tuple(r.id for r in rows if r.worker and r.labels.get(STATE_LABEL) == state)
+
+    async def remove_worker(self, container: str) -> None:
+        """See the port."""
+        async with self.call("remove_worker", container):
+            try:
+                found = self.find(container, "remove the worker")
+            except ContainerGone:
+                return
+            if not found.row.worker:
+                raise EngineError(f"cannot remove {container}: it is not a worker of kopiwatch")
+            self.remove(found.row.id)
+
+    def _create_worker(self, spec: WorkerSpec) -> str:
+        """What Docker refuses and does when a worker is created."""
+        doing = f"create the worker {spec.name}"
+        if spec.image not in self.images and spec.image not in self.images.values():
+            raise ImageMissing(f"cannot {doing}: No such image: {spec.image}")
+        for mount in spec.mounts:
+            if mount.kind == "bind" and mount.source in self.missing_paths:
+                raise EngineError(f"cannot {doing}: there is no {mount.source} on Docker's host")
+            if mount.kind == "volume":
+                # Docker creates a missing volume without a word; so does this, for tests to see.
+                self.add_volume(mount.source)
+        mode, _, peer = spec.network.partition(":")
+        if mode == "container" and self.find(peer, f"start {doing}").row.state != "running":
+            raise EngineError(f"cannot start the worker {spec.name}: {peer} is not running")
+        if any(each.row.name == spec.name for each in self.all.values()):
+            raise EngineError(f"cannot {doing}: the name {spec.name} is in use")
+        identity = self.add_container(
+            spec.name, image=spec.image, labels=spec.labels, network_mode=spec.network
+        )
+        self.all[identity].worker = FakeWorker(identity, spec, self.script)
+        return identity

@@ -1,0 +1,417 @@
+"""A repository in memory, behind the Protocol of :mod:`kopiwatch.kopia.port`.
+
+The contract suite holds it to what :class:`kopiwatch.kopia.repository.KopiaRepository` does.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from kopiwatch.errors import (
+    KopiwatchError,
+    NotConnected,
+    RepositoryError,
+    RepositoryExists,
+    RepositoryMismatch,
+    RepositoryNotFound,
+    RepositoryUnreachable,
+    WrongPassword,
+)
+from kopiwatch.kopia import policy
+from kopiwatch.kopia.answer import require_path, require_snapshots
+from kopiwatch.kopia.argv import USER
+from kopiwatch.kopia.port import Created, RestoreResult, WorkerFiles
+from kopiwatch.kopia.record import (
+    TAG,
+    Capacity,
+    ClientOptions,
+    Directory,
+    Entry,
+    RepositoryStatus,
+    Snapshot,
+    SourceIdentity,
+    Storage,
+    Summary,
+)
+
+_numbers = itertools.count()
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FakeContents:
+    """What is in a fake repository: all of it may be looked at and changed by a test."""
+
+    def __init__(self, unique_id: str, password: str) -> None:
+        self.unique_id = unique_id
+        self.password = password
+        self.policies: dict[str, dict[str, object]] = {}
+        self.snapshots: list[Snapshot] = []
+        self.directories: dict[str, Directory] = {}
+        self.files: dict[str, bytes] = {}
+
+
+class FakePlace:
+    """A storage: one that is unmounted is not ``there``; one without ``contents`` is empty."""
+
+    def __init__(self, path: str = "/repository/kopia", *, there: bool = True) -> None:
+        self.path = path
+        self.there = there
+        self.contents: FakeContents | None = None
+
+
+class FakeState:
+    """What survives a process: the repository that is known, and whether we are connected."""
+
+    def __init__(self) -> None:
+        self.unique_id = ""
+        self.path = ""
+        self.host = ""
+        self.password = ""
+        self.connected = False
+
+
+class FakeRepository:
+    """A repository that needs no Kopia.
+
+    Without a ``place`` there is one with an empty repository in it, connected, with the host policy
+    in order. ``calls`` lists the methods that were called, with their arguments. Make one fail
+    with :meth:`fail`, put snapshots in with :meth:`add_snapshot`.
+    """
+
+    def __init__(
+        self,
+        place: FakePlace | None = None,
+        *,
+        host: str = "host",
+        password: str | None = "password",  # noqa: S107 - it protects nothing
+        state: FakeState | None = None,
+    ) -> None:
+        self.place = place or FakePlace()
+        self.state = state or FakeState()
+        self.calls: list[tuple[str, tuple[object, ...]]] = []
+        self._host = host
+        self._password = password
+        self._failures: dict[str, list[KopiwatchError]] = {}
+        self._serial = 0
+        if place is None:
+            self.place.contents = FakeContents(_hash("repository"), password or "")
+            self._adopt(self.place.contents)
+            self.set_policy(policy.host_target(host), policy.HOST_POLICY)
+
+    # -- for tests -----------------------------------------------------------------------------
+
+    @property
+    def contents(self) -> FakeContents:
+        """What is in the repository."""
+        if self.place.contents is None:
+            raise ValueError("there is no repository in this place")
+        return self.place.contents
+
+    def fail(self, method: str, error: KopiwatchError, *, times: int = 1) -> None:
+        """Let the next calls of a method raise an error, before they do anything."""
+        if not hasattr(type(self), method):
+            raise ValueError(f"a repository has no method {method!r}")
+        self._failures.setdefault(method, []).extend([error] * times)
+
+    def set_policy(self, target: str, value: Mapping[str, object] | None) -> None:
+        """Define (or remove) the policy of a target, as somebody else might."""
+        if value is None:
+            self.contents.policies.pop(target, None)
+        else:
+            self.contents.policies[target] = msgspec.json.decode(msgspec.json.encode(value))
+
+    def add_snapshot(
+        self,
+        path: str,
+        files: Mapping[str, bytes] | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
+        start: datetime | None = None,
+        incomplete: str = "",
+        host: str = "",
+        failed: int = 0,
+    ) -> Snapshot:
+        """Store a snapshot of ``kopiwatch@<host>:<path>``.
+
+        ``files`` maps relative paths to content; a path that ends in ``/`` is an empty directory.
+        ``tags`` by their short names. ``failed`` fatal entry errors are counted at the root.
+        """
+        self._serial += 1
+        start = start or _EPOCH + timedelta(minutes=self._serial)
+        root = self._store(PurePosixPath(path).name, dict(files or {}))
+        if failed and root.summ:
+            summary = msgspec.structs.replace(root.summ, num_failed=failed)
+            root = msgspec.structs.replace(root, summ=summary)
+        snapshot = Snapshot(
+            id=_hash(f"snapshot {self._serial} {path}")[:32],
+            source=SourceIdentity(host or self.host, USER, path),
+            start_time=start,
+            end_time=start + timedelta(seconds=1),
+            incomplete=incomplete,
+            root_entry=root,
+            tags={TAG + name: value for name, value in (tags or {}).items()},
+        )
+        self.contents.snapshots.append(snapshot)
+        return snapshot
+
+    # -- the Protocol --------------------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        """The host of our identity."""
+        return self.state.host or self._host
+
+    async def create(self) -> Created:
+        """Make a repository in an empty place for a state that knows none."""
+        self._called("create")
+        if self.state.unique_id:
+            raise RepositoryExists(f"this state belongs to the repository {self.state.unique_id}")
+        self._require_place()
+        if self.place.contents is not None:
+            raise RepositoryExists(f"there is a repository in {self.place.path} already")
+        generated = self._password is None
+        password = self._password or self.state.password or _hash("generated")
+        if generated:
+            self.state.password = password
+        self.place.contents = FakeContents(_hash(f"repository {next(_numbers)}"), password)
+        self._adopt(self.place.contents)
+        return Created(self._status(), Path("/state/password") if generated else None)
+
+    async def connect(self) -> RepositoryStatus:
+        """Connect to what is there."""
+        self._called("connect")
+        if self.state.unique_id and self.state.path != self.place.path:
+            raise self._mismatch(self.place.path)
+        contents = self._open()
+        if self.state.unique_id and self.state.unique_id != contents.unique_id:
+            raise self._mismatch(contents.unique_id)
+        self._adopt(contents)
+        return self._status()
+
+    async def ensure_connected(self) -> None:
+        """Connect if there is no connection."""
+        self._called("ensure_connected")
+        if not self.state.connected:
+            await self.connect()
+        elif self.state.path != self.place.path:
+            raise self._mismatch(self.place.path)
+
+    async def status(self) -> RepositoryStatus:
+        """Reachable, and the one we know."""
+        self._called("status")
+        contents = self._connected()
+        if contents.unique_id != self.state.unique_id:
+            raise self._mismatch(contents.unique_id)
+        return self._status()
+
+    async def snapshots(self, source: str = "") -> tuple[Snapshot, ...]:
+        """All snapshots of a source, or of all; oldest first per source."""
+        self._called("snapshots", source)
+        found = self._connected().snapshots
+        wanted = (s for s in found if not source or str(s.source) == source)
+        return tuple(sorted(wanted, key=lambda s: (str(s.source), s.start_time)))
+
+    async def directory(self, obj: str) -> Directory:
+        """A directory object."""
+        self._called("directory", obj)
+        attempt = f"reading the directory {obj}"
+        require_path(obj, attempt)
+        contents = self._connected()
+        entry = self._find(obj, attempt)
+        if entry.obj not in contents.directories:
+            raise RepositoryError(f"{attempt}: that is not a directory")
+        return contents.directories[entry.obj]
+
+    async def ensure_policy(self, host: str) -> bool:
+        """Write the host policy on drift only."""
+        self._called("ensure_policy", host)
+        target = policy.host_target(host)
+        if not policy.drift(self._connected().policies.get(target)):
+            return False
+        self.set_policy(target, policy.HOST_POLICY)
+        return True
+
+    async def check_policy(self, source: str) -> None:
+        """Raise unless the policy in effect is exactly ours."""
+        self._called("check_policy", source)
+        policies = self._connected().policies
+        identity = _identity(source)
+        effective: dict[str, object] = {}
+        for target in (policy.host_target(identity.host), source):
+            for section, value in policies.get(target, {}).items():
+                if isinstance(value, dict):
+                    known = effective.get(section)
+                    effective[section] = {**(known if isinstance(known, dict) else {}), **value}
+        policy.check_effective(effective, source)
+        defined = (
+            policy.DefinedPolicy(policy.PolicyTarget(to.host, to.user_name, to.path), value)
+            for to, value in ((_identity(target), value) for target, value in policies.items())
+        )
+        policy.check_below(defined, identity)
+
+    async def pin(self, snapshot: str, name: str) -> None:
+        """Pin a snapshot; its id changes."""
+        self._called("pin", snapshot, name)
+        attempt = f"pinning the snapshot {snapshot}"
+        require_snapshots([snapshot], attempt)
+        contents = self._connected()
+        for index, old in enumerate(contents.snapshots):
+            if old.id == snapshot:
+                contents.snapshots[index] = msgspec.structs.replace(
+                    old, id=_hash(f"{old.id} {name}")[:32], pins=(*old.pins, name)
+                )
+                return
+        raise RepositoryError(f"{attempt}: no snapshots matched {snapshot}")
+
+    async def delete(self, snapshots: tuple[str, ...]) -> None:
+        """Delete manifests, all or none."""
+        if not snapshots:
+            return
+        self._called("delete", snapshots)
+        attempt = f"deleting {len(snapshots)} snapshots"
+        require_snapshots(snapshots, attempt)
+        contents = self._connected()
+        unknown = set(snapshots) - {s.id for s in contents.snapshots}
+        if unknown:
+            raise RepositoryError(f"{attempt}: no snapshots matched {min(unknown)}")
+        contents.snapshots = [s for s in contents.snapshots if s.id not in snapshots]
+
+    async def restore(self, path: str, target: Path, *, timeout: timedelta | None) -> RestoreResult:
+        """Write the files of a snapshot, or of a path in it."""
+        self._called("restore", path, target, timeout)
+        attempt = f"restoring {path} into {target}"
+        require_path(path, attempt)
+        if not target.is_absolute():
+            raise ValueError(f"{target} is not an absolute path")
+        self._connected()
+        counts = [0, 0, 0]
+        self._write(self._find(path, attempt), target, counts)
+        return RestoreResult(files=counts[0], directories=counts[1], symlinks=0, size=counts[2])
+
+    async def worker_files(
+        self, *, cache_dir: Path | str, storage_path: Path | str | None = None
+    ) -> WorkerFiles:
+        """Something that looks like Kopia's configuration and credential."""
+        self._called("worker_files", cache_dir, storage_path)
+        self._connected()
+        config = {
+            "storage": {"type": "filesystem", "config": {"path": str(storage_path)}},
+            "caching": {"cacheDirectory": f"{cache_dir}/{self.state.unique_id[:16]}"},
+            "hostname": self.host,
+            "username": USER,
+        }
+        password = self._password or self.state.password
+        return WorkerFiles(msgspec.json.encode(config), base64.b64encode(password.encode()))
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _called(self, method: str, *arguments: object) -> None:
+        self.calls.append((method, arguments))
+        if self._failures.get(method):
+            raise self._failures[method].pop(0)
+
+    def _require_place(self) -> None:
+        if not self.place.there:
+            raise RepositoryUnreachable(f"{self.place.path} does not exist")
+
+    def _open(self) -> FakeContents:
+        self._require_place()
+        if self.place.contents is None:
+            raise RepositoryNotFound(f"there is no repository in {self.place.path}")
+        if (self._password or self.state.password) != self.place.contents.password:
+            raise WrongPassword("the repository refuses the password")
+        return self.place.contents
+
+    def _connected(self) -> FakeContents:
+        if not self.state.connected:
+            raise NotConnected("there is no connection to a repository")
+        if self.state.path != self.place.path:
+            raise self._mismatch(self.place.path)
+        return self._open()
+
+    def _mismatch(self, found: str) -> RepositoryMismatch:
+        return RepositoryMismatch(
+            f"this state belongs to the repository {self.state.unique_id} in {self.state.path}, "
+            f"but KOPIWATCH_REPOSITORY leads to {found}"
+        )
+
+    def _adopt(self, contents: FakeContents) -> None:
+        self.state.unique_id = contents.unique_id
+        self.state.path = self.place.path
+        self.state.host = self.host
+        self.state.connected = True
+
+    def _status(self) -> RepositoryStatus:
+        return RepositoryStatus(
+            unique_id=self.contents.unique_id,
+            client=ClientOptions(hostname=self.host, username=USER),
+            storage=Storage("filesystem", {"path": self.place.path}),
+            volume=Capacity(capacity=10**12, available=10**11),
+        )
+
+    def _store(self, name: str, files: dict[str, bytes]) -> Entry:
+        children: list[Entry] = []
+        names = sorted({path.partition("/")[0] for path in files} - {""})
+        for child in names:
+            if child in files:
+                obj = _hash(files[child].hex() + " file")[:32]
+                self.contents.files[obj] = files[child]
+                children.append(Entry(name=child, type="f", size=len(files[child]), obj=obj))
+            else:
+                prefix = f"{child}/"
+                below = {
+                    p.removeprefix(prefix): c for p, c in files.items() if p.startswith(prefix)
+                }
+                children.append(self._store(child, below))
+        summaries = [c.summ for c in children if c.summ]
+        plain = [c for c in children if c.type == "f"]
+        summary = Summary(
+            size=sum(c.size for c in plain) + sum(s.size for s in summaries),
+            files=len(plain) + sum(s.files for s in summaries),
+            dirs=1 + sum(s.dirs for s in summaries),
+        )
+        obj = "k" + _hash(repr(children))[:32]
+        self.contents.directories[obj] = Directory("kopia:directory", tuple(children), summary)
+        return Entry(name=name, type="d", mode="0755", obj=obj, summ=summary)
+
+    def _find(self, path: str, attempt: str) -> Entry:
+        first, *parts = path.rstrip("/").split("/")
+        entry = Entry(name="", obj=first)
+        for snapshot in self.contents.snapshots:
+            if snapshot.id == first and snapshot.root_entry:
+                entry = snapshot.root_entry
+        for part in parts:
+            entries = self.contents.directories.get(entry.obj, Directory("")).entries
+            entry = next((e for e in entries if e.name == part), Entry(name="", obj=""))
+        if entry.obj not in self.contents.directories and entry.obj not in self.contents.files:
+            raise RepositoryError(f"{attempt}: content {path} not found: object not found")
+        return entry
+
+    def _write(self, entry: Entry, target: Path, counts: list[int]) -> None:
+        if entry.obj in self.contents.files:
+            content = self.contents.files[entry.obj]
+            target.write_bytes(content)
+            counts[0] += 1
+            counts[2] += len(content)
+            return
+        target.mkdir(parents=True, exist_ok=True)
+        counts[1] += 1
+        for child in self.contents.directories[entry.obj].entries:
+            self._write(child, target / child.name, counts)
+
+
+def _identity(text: str) -> SourceIdentity:
+    user, _, rest = text.partition("@")
+    host, _, path = rest.partition(":")
+    return SourceIdentity(host, user, path)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

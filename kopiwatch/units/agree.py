@@ -1,0 +1,73 @@
+"""The settings of a whole unit: any member may give them, and members must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from kopiwatch.units.label import find
+from kopiwatch.units.parse import Given, Labelled
+from kopiwatch.units.profile import RANK_LABEL
+from kopiwatch.units.setting import UnitSettings
+from kopiwatch.units.unit import Effective, Problem
+
+
+class Agreement(msgspec.Struct, frozen=True):
+    """What the members say for their unit; ``said_by`` holds, by label, who and the value."""
+
+    settings: UnitSettings
+    said_by: dict[str, tuple[str, Given]]
+    problems: tuple[Problem, ...]
+
+
+def agree(members: Sequence[Labelled]) -> Agreement:
+    """The unit-wide settings of ``members``, which are ordered by name.
+
+    A label on any member wins over profiles, a named profile over the default one; only those who
+    speak equally loud are compared, by value and not by spelling (``60m`` is ``1h``).
+    """
+    fields: dict[str, Any] = {}
+    said_by: dict[str, tuple[str, Given]] = {}
+    problems = []
+    for label in sorted({name for member in members for name in member.unit_wide}):
+        voices = [(m.container.name, m.unit_wide[label]) for m in members if label in m.unit_wide]
+        loudest = max(given.layer.rank for _, given in voices)
+        voices = [voice for voice in voices if voice[1].layer.rank == loudest]
+        problems += list(_disagreement(label, voices))
+        row = find(label)
+        said_by[label] = voices[0]
+        if row is not None and row.field:
+            fields[row.field] = voices[0][1].value
+    return Agreement(UnitSettings(**fields), said_by, tuple(problems))
+
+
+def _disagreement(label: str, voices: Sequence[tuple[str, Given]]) -> Iterable[Problem]:
+    first_name, first = voices[0]
+    for name, other in voices[1:]:
+        if other.value != first.value:
+            reason = f"{name} says {other.text!r}; it holds for the whole unit, so members agree"
+            yield Problem(
+                first_name, label, first.text, reason, "keep one of them, on any one member"
+            )
+            return
+
+
+def spread(member: Labelled, agreement: Agreement) -> tuple[Effective, ...]:
+    """The settings that hold for ``member``, with those that other members gave for the unit."""
+    lines = []
+    pending = dict(agreement.said_by)
+    for line in member.effective:
+        voice = pending.pop(line.label, None)
+        lines.append(line if voice is None else _line(member, line.label, *voice))
+    lines += [_line(member, label, *voice) for label, voice in pending.items()]
+    return tuple(lines)
+
+
+def _line(member: Labelled, label: str, name: str, given: Given) -> Effective:
+    own = member.unit_wide.get(label)
+    if own is not None and own.layer.rank == given.layer.rank:
+        return Effective(label, own.text, own.origin)
+    origin = f"label on {name}" if given.layer.rank == RANK_LABEL else given.origin
+    return Effective(label, given.text, origin)

@@ -1,0 +1,282 @@
+"""Who is stopped for a unit's sake, and in which order they stop and start."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import groupby, pairwise
+
+import msgspec
+
+from kopiwatch.config import nearest
+from kopiwatch.units.container import DEPENDS_LABEL, Container
+from kopiwatch.units.coverage import writes_to
+from kopiwatch.units.dependency import Link, Namespaces, Network, network
+from kopiwatch.units.level import cycle, levels, reach, sequence
+from kopiwatch.units.unit import Problem, Source, Unit
+
+__all__ = ["Namespaces", "OrderPlan", "plan_in", "stop_plan"]
+
+
+class OrderPlan(msgspec.Struct, frozen=True):
+    """Who stops and starts, by container id.
+
+    ``held`` is everybody who is stopped, in the order of stopping. ``stop_levels`` are stopped one
+    after another, the members of a level in parallel; ``start_levels`` is the same, reversed.
+    ``gates`` says who must be healthy before an id starts. ``reasons`` says, by id and for people,
+    why it is held. ``foreign_writers`` are the names of running containers outside the unit that
+    can write to its sources and are not stopped.
+
+    With ``problems`` the plan must not be carried out. Those that are also ``passing`` come from
+    what containers do just now, not from labels: they forbid a run, not the unit.
+    """
+
+    held: tuple[str, ...] = ()
+    stop_levels: tuple[tuple[str, ...], ...] = ()
+    start_levels: tuple[tuple[str, ...], ...] = ()
+    gates: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    reasons: dict[str, str] = msgspec.field(default_factory=dict)
+    foreign_writers: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    passing: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def stop_plan(
+    unit: Unit,
+    containers: Iterable[Container],
+    namespaces: Mapping[str, Namespaces] | None = None,
+    *,
+    self_id: str = "",
+) -> OrderPlan:
+    """Plan the window of ``unit``; never raises.
+
+    ``containers`` are all of the host, running or not; ``namespaces`` by id, for those that were
+    inspected; ``self_id`` is our own container, which is never stopped.
+    """
+    return plan_in(unit, network(containers, namespaces), self_id=self_id)
+
+
+def plan_in(unit: Unit, host: Network, *, self_id: str = "") -> OrderPlan:
+    """As :func:`stop_plan`, where the links of the host are known already."""
+    return _Planning(unit, host, self_id).plan()
+
+
+class _Planning:
+    """One plan in the making."""
+
+    def __init__(self, unit: Unit, host: Network, self_id: str) -> None:
+        self.unit = unit
+        self.self_id = self_id
+        # The unit may be older than the list: the list knows the state, the unit the settings.
+        self.rows = {m.container.id: m.container for m in unit.members} | host.containers
+        self.members = {member.container.id: member for member in unit.members}
+        self.problems: list[Problem] = []
+        self.passing: list[Problem] = []
+        self.warnings = [line for id_ in self.members for line in host.warnings.get(id_, ())]
+        self.links = [*host.links, *self.after_links()]
+        self.needs: dict[str, list[str]] = defaultdict(list)
+        for link in self.links:
+            self.needs[link.dependent].append(link.needed)
+
+    def name(self, id_: str) -> str:
+        """What people call the container."""
+        return self.rows[id_].name
+
+    def plan(self) -> OrderPlan:
+        """Who is held, then in which order."""
+        reasons = self.hold()
+        self.find_cycle(reasons)
+        self.check_held(reasons)
+        order = self.order_needs(reasons)
+        starts = levels(reasons, order)
+        stops = tuple(reversed(starts))
+        writers = tuple(sorted(set(self.foreign_writers(reasons))))
+        self.warn_dependents(reasons)
+        return OrderPlan(
+            held=tuple(id_ for level in stops for id_ in level),
+            stop_levels=stops,
+            start_levels=starts,
+            gates=self.gates(reasons),
+            reasons=reasons,
+            foreign_writers=writers,
+            problems=tuple(sorted({*self.problems, *self.passing})),
+            passing=tuple(sorted(set(self.passing))),
+            warnings=tuple(dict.fromkeys(self.warnings)),
+        )
+
+    # --- who -------------------------------------------------------------------------------------
+
+    def hold(self) -> dict[str, str]:
+        """Everybody who must be down while the sources are read, with the reason."""
+        reasons: dict[str, str] = {}
+        pending: list[str] = []
+        reached = {id_: reach([id_], self.needs) for id_ in self.members}
+
+        def add(id_: str, reason: str) -> None:
+            if id_ not in reasons and self.rows[id_].running and self.may_stop(id_, reason):
+                reasons[id_] = reason
+                pending.append(id_)
+
+        for id_, reason in self.writers():
+            add(id_, reason)
+        while pending:
+            needed = pending.pop()
+            for link in self.links:
+                # Peers of somebody who is stopped lose what they live in, whoever they are.
+                if link.peer and link.needed == needed and link.dependent in self.rows:
+                    add(link.dependent, f"{link.why} {self.name(needed)}")
+            for id_ in self.members:
+                if needed in reached[id_]:
+                    add(id_, f"depends on {self.name(needed)}")
+        return reasons
+
+    def writers(self) -> Iterator[tuple[str, str]]:
+        """Members that run and can write to a source, with the first such source."""
+        for id_, member in self.members.items():
+            if member.settings.mode == "live":
+                continue
+            written = [s.path for s in self.unit.sources if self.writes(self.rows[id_], s)]
+            if written:
+                yield id_, f"writes to {written[0]}"
+
+    def writes(self, row: Container, source: Source) -> bool:
+        """Whether the container can change what the source holds."""
+        mountpoint = self.mountpoint(source) if source.volume else ""
+        return any(writes_to(mount, source, mountpoint) for mount in row.mounts)
+
+    def mountpoint(self, source: Source) -> str:
+        """Where a volume lies on the host, by what its members' rows say."""
+        for id_ in self.members:
+            for mount in self.rows[id_].mounts:
+                if mount.volume == source.volume and mount.source:
+                    return mount.source
+        return ""
+
+    def may_stop(self, id_: str, reason: str) -> bool:
+        """Whether the container can be stopped at all; if not, that is a problem or its wish."""
+        row, member = self.rows[id_], self.members.get(id_)
+        if self.self_id and id_ == self.self_id:
+            why = f"{reason}, but is kopiwatch itself, which never stops itself"
+            self.problems.append(Problem(row.name, "", "", why, "give kopiwatch its own network"))
+        elif row.swarm_task:
+            why = f"{reason}, but is a Swarm task: its replacement would write beside it"
+            self.problems.append(Problem(row.name, "", "", why, "mount the sources read-only"))
+        elif member is not None and member.settings.mode == "live":
+            pass
+        elif row.worker:
+            self.warnings.append(f"{row.name} {reason} and is a worker; it is left alone")
+        else:
+            return True
+        return False
+
+    def check_held(self, held: Collection[str]) -> None:
+        """A paused container cannot be stopped and brought back as it was."""
+        for id_ in held:
+            if self.rows[id_].state == "paused":
+                why = "is paused: stopped and started it would run again"
+                hint = "unpause it or stop it first"
+                self.passing.append(Problem(self.name(id_), "", "", why, hint))
+
+    def foreign_writers(self, held: Collection[str]) -> Iterator[str]:
+        """Running containers outside the unit that write on while the sources are read."""
+        for id_, row in self.rows.items():
+            ours = id_ in self.members or id_ in held or id_ == self.self_id
+            if ours or not row.running:
+                continue
+            paths = [source.path for source in self.unit.sources if self.writes(row, source)]
+            if paths:
+                yield row.name
+                self.warnings.append(
+                    f"hot: {row.name} is not of this unit, runs on, and can write to"
+                    f" {', '.join(paths)}"
+                )
+
+    def warn_dependents(self, held: Collection[str]) -> None:
+        """Somebody outside the unit who needs a member that will be down should be known."""
+        for link in self.links:
+            outside = link.dependent not in self.members and link.dependent not in held
+            if outside and link.needed in held and self.rows[link.dependent].running:
+                self.warnings.append(
+                    f"{self.name(link.dependent)} is not of this unit, {link.why}"
+                    f" {self.name(link.needed)}, and runs on while that is down"
+                )
+
+    # --- in which order --------------------------------------------------------------------------
+
+    def after_links(self) -> Iterator[Link]:
+        """``kopi.after``: services or containers of the same unit."""
+        by_name: dict[str, list[str]] = defaultdict(list)
+        for id_, member in self.members.items():
+            for name in {member.container.name, member.container.service} - {""}:
+                by_name[name].append(id_)
+        for id_, member in self.members.items():
+            for name in member.settings.after:
+                if name not in by_name:
+                    near = nearest(name, sorted(by_name))
+                    hint = f"did you mean {near!r}?" if near else f"there are {_list(by_name)}"
+                    reason = f"names {name!r}, which is no member of this unit"
+                    self.problems.append(
+                        Problem(member.container.name, "kopi.after", name, reason, hint)
+                    )
+                for needed in by_name.get(name, ()):
+                    yield Link(id_, needed, "comes after")
+
+    def find_cycle(self, held: Collection[str]) -> None:
+        """A cycle through a member, or through who is held, means that there is no order."""
+        ring = cycle({*self.members, *held}, self.needs)
+        if ring:
+            names = [self.name(id_) for id_ in (*ring, ring[0])]
+            first = next((id_ for id_ in ring if id_ in self.members), ring[0])
+            reason = f"needs itself: {' → '.join(names)}"
+            hint = "remove one of these dependencies"
+            self.problems.append(Problem(self.name(first), "", "", reason, hint))
+
+    def order_needs(self, held: Collection[str]) -> dict[str, set[str]]:
+        """Whom each of ``held`` must follow, over whoever stands between them."""
+        needs = {id_: reach([id_], self.needs, stop=held) & set(held) for id_ in held}
+        for older, newer in self.creation_pairs(held, needs):
+            needs[newer].add(older)
+        return needs
+
+    def creation_pairs(
+        self, held: Collection[str], needs: Mapping[str, Collection[str]]
+    ) -> Iterator[tuple[str, str]]:
+        """Compose 1.29 writes no ``depends_on``, but it creates containers in that order.
+
+        All pairs go along one sequence that keeps what is known for certain, so they close no
+        cycle. Rows tell whole seconds: who was created within the same one starts together.
+        """
+        labelled = {r.project for r in self.rows.values() if DEPENDS_LABEL in r.labels}
+        order = sequence(held, needs, self.age)
+        projects = {self.rows[id_].project for id_ in held} - labelled - {""}
+        for project in sorted(projects):
+            mine = [id_ for id_ in order if self.rows[id_].project == project]
+            groups = [list(group) for _, group in groupby(mine, key=self.age)]
+            for older, newer in pairwise(groups):
+                yield from ((one, other) for one in older for other in newer)
+            if len(mine) > 1:
+                self.warnings.append(
+                    f"project {project} tells no dependencies (Compose 1.29 or older):"
+                    " its containers start in the order in which they were created"
+                )
+
+    def age(self, id_: str) -> datetime:
+        """When it was created; those that do not tell come first."""
+        created = self.rows[id_].created
+        if created is None:
+            return datetime.min.replace(tzinfo=UTC)
+        return created if created.tzinfo else created.replace(tzinfo=UTC)
+
+    def gates(self, held: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """Who must be healthy before an id starts; only those that were stopped count."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for link in self.links:
+            if link.healthy and link.dependent in held and link.needed in held:
+                found[link.dependent].add(link.needed)
+        return {id_: tuple(sorted(found[id_])) for id_ in sorted(found)}
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,358 @@
+"""The worker: mounts in front of it, Kopia behind a gate, one JSON object per line on its streams.
+
+It runs in a container of its own or in a private mount namespace, for one run of one unit. It is
+started by path (``python3 -I -S program.py``), imports the standard library only, and holds
+nothing secret outside the folder ``base``, which is a tmpfs.
+
+Orders on standard input (``do``) and what it says on standard output (``say``):
+
+==========  =======================================================================================
+``set-up``  write ``files`` (base64) below ``base``; probe that each folder of ``probe`` can be
+            written and each path of ``expect`` is there; take the Kopia lock. Says ``set-up``
+``launch``  start Kopia (``argv``, ``env``). Says ``ready`` when Kopia waits at the gate
+``go``      open the gate. Says ``read`` when Kopia has read everything, then, after it has
+            flushed and ended, ``exit`` with its code, its output and the end of its errors
+``kill``    SIGKILL for Kopia and all it started. Says ``exit`` when it is confirmed gone
+==========  =======================================================================================
+
+Says ``error`` with a ``reason`` (``protocol``, ``probe``, ``missing``, ``busy``, ``launch``) when
+an order cannot be carried out, and ``alive`` every minute, because proxies cut quiet streams.
+End of input is an order, too: whoever held the other end is gone, so Kopia is killed and the
+worker leaves. That makes it a dead man's switch.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import fcntl
+import json
+import os
+import selectors
+import signal
+import subprocess
+import time
+
+TYPE_CHECKING = False  # typing is imported by type checkers only: start-up time
+if TYPE_CHECKING:
+    from typing import IO, Any
+
+PROTOCOL = 1
+HEARTBEAT_SECONDS = 60.0
+LOCK_WAIT_SECONDS = 30.0
+KEEP_ERROR_BYTES = 16 * 1024
+KEEP_OUTPUT_BYTES = 4 * 1024 * 1024
+READ_BYTES = 64 * 1024
+
+
+class Refused(Exception):
+    """An order that cannot be carried out; the worker stays and says so."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+
+
+def say(what: str, **fields: object) -> None:
+    """Write one line to standard output, whole, at once."""
+    line = json.dumps({"say": what, "at": time.time(), **fields}).encode() + b"\n"
+    view = memoryview(line)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def write_private(path: str, content: bytes) -> None:
+    """Write a file that only we can read."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+
+
+def probe_folder(folder: str) -> None:
+    """Write, sync and remove a file: the only proof that this process may write here."""
+    path = os.path.join(folder, f".kopiwatch-probe-{os.getpid()}-{time.time_ns()}")
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(handle, b"kopiwatch")
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+            os.unlink(path)
+    except OSError as error:
+        raise Refused("probe", f"cannot write to {folder}: {error.strerror}") from error
+
+
+def expect_path(path: str) -> None:
+    """Refuse unless the path is there: a mount that is missing would be an empty source."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        raise Refused("missing", f"{path} is not there: {error.strerror}") from error
+
+
+def take_lock(path: str, owner: str) -> int:
+    """Take the Kopia lock and leave our name in it; Kopia inherits the descriptor.
+
+    Returns the descriptor. The lock lives as long as any process holds a copy of it.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_up = time.monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            if time.monotonic() > give_up:
+                holder = os.pread(handle, 4096, 0).decode(errors="replace")
+                os.close(handle)
+                raise Refused("busy", holder) from error
+            time.sleep(0.05)
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, owner.encode(), 0)
+    return handle
+
+
+class Kopia:
+    """The one Kopia process of this worker, and the FIFOs of its gate."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], gate: str, lock: int) -> None:
+        self.said_path = os.path.join(gate, "said")
+        self.word_path = os.path.join(gate, "word")
+        os.makedirs(gate, mode=0o700, exist_ok=True)
+        for path in (self.said_path, self.word_path):
+            if not os.path.exists(path):
+                os.mkfifo(path, 0o600)
+        # Both ends held open, so that neither the gate nor we ever block in open().
+        self.said = os.open(self.said_path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.word = os.open(self.word_path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.heard = b""
+        self.output = b""
+        self.errors = b""
+        self.killed = False
+        try:
+            self.process = subprocess.Popen(
+                argv,
+                env={**env, "KOPIWATCH_GATE": gate},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+        except OSError as error:
+            raise Refused("launch", f"{argv[0]}: {error.strerror}") from error
+        assert self.process.stdout is not None  # noqa: S101 - PIPE was asked for
+        assert self.process.stderr is not None  # noqa: S101
+        self.stdout = self.process.stdout
+        self.stderr = self.process.stderr
+        for stream in (self.stdout, self.stderr):
+            os.set_blocking(stream.fileno(), False)
+        self.pidfd = os.pidfd_open(self.process.pid)
+
+    def hear(self) -> list[str]:
+        """Return the words that the gate has said since the last call."""
+        try:
+            self.heard += os.read(self.said, READ_BYTES)
+        except BlockingIOError:
+            return []
+        *words, self.heard = self.heard.split(b"\n")
+        return [word.decode(errors="replace") for word in words]
+
+    def open_gate(self) -> None:
+        """Let Kopia read."""
+        os.write(self.word, b"go\n")
+
+    def drain(self, stream: IO[bytes]) -> bool:
+        """Take what a pipe holds; False at its end."""
+        try:
+            block = os.read(stream.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return True
+        if stream is self.stdout:
+            self.output = (self.output + block)[-KEEP_OUTPUT_BYTES:]
+        else:
+            self.errors = (self.errors + block)[-KEEP_ERROR_BYTES:]
+        return bool(block)
+
+    def kill(self) -> None:
+        """SIGKILL, and nothing gentler: a polite Kopia saves half a snapshot and calls it rc 0."""
+        self.killed = True
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def reap(self) -> dict[str, object]:
+        """Wait for the process, take the rest of its output, and tell how it ended."""
+        code = self.process.wait()
+        self.kill_remains()
+        for stream in (self.stdout, self.stderr):
+            while True:
+                before = len(self.output) + len(self.errors)
+                if not self.drain(stream) or len(self.output) + len(self.errors) == before:
+                    break
+        return {
+            "code": code,
+            "killed": self.killed,
+            "out": self.output.decode(errors="replace"),
+            "err": self.errors.decode(errors="replace"),
+        }
+
+    def kill_remains(self) -> None:
+        """End what Kopia left behind (a gate, an rclone): nothing may outlive it."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+class Worker:
+    """Takes orders until the input ends."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(0, selectors.EVENT_READ, self.on_order)
+        self.pending = b""
+        self.base = ""
+        self.lock = -1
+        self.kopia: Kopia | None = None
+        self.leaving = False
+
+    def run(self) -> None:
+        """Serve orders; on the way out Kopia is dead."""
+        os.set_blocking(0, False)
+        say("hello", protocol=PROTOCOL, pid=os.getpid())
+        next_beat = time.monotonic() + HEARTBEAT_SECONDS
+        while not self.leaving:
+            ready = self.selector.select(max(0.0, next_beat - time.monotonic()))
+            # The gate's words first: Kopia may say "after" and end within one turn of this loop.
+            for key, _ in sorted(ready, key=lambda item: item[0].data == self.on_end):
+                key.data(key.fileobj)
+            if time.monotonic() >= next_beat:
+                say("alive")
+                next_beat = time.monotonic() + HEARTBEAT_SECONDS
+        if self.kopia is not None:
+            self.kopia.kill()
+            self.kopia.process.wait()
+
+    def on_order(self, _: object) -> None:
+        """Read what came in and carry out each whole line."""
+        try:
+            block = os.read(0, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not block:
+            self.leaving = True
+            return
+        self.pending += block
+        while b"\n" in self.pending:
+            line, self.pending = self.pending.split(b"\n", 1)
+            try:
+                self.obey(line)
+            except Refused as refusal:
+                say("error", reason=refusal.reason, text=refusal.text)
+            except OSError as error:
+                say("error", reason="system", text=str(error))
+
+    def obey(self, line: bytes) -> None:
+        """Carry out one order."""
+        try:
+            order = json.loads(line)
+            what = order["do"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Refused("protocol", f"not an order: {type(error).__name__}") from error
+        if what == "set-up":
+            self.set_up(order)
+        elif what == "launch":
+            self.launch(order)
+        elif what == "go" and self.kopia is not None:
+            self.kopia.open_gate()
+        elif what == "kill":
+            self.stop_kopia()
+        else:
+            raise Refused("protocol", f"unexpected order {what!r}")
+
+    def set_up(self, order: dict[str, Any]) -> None:
+        """Write the secrets, prove that everything is in place, take the lock."""
+        self.base = order["base"]
+        os.makedirs(self.base, mode=0o700, exist_ok=True)
+        for name, content in order["files"].items():
+            write_private(os.path.join(self.base, name), base64.b64decode(content))
+        for path in order["expect"]:
+            expect_path(path)
+        for folder in order["probe"]:
+            probe_folder(folder)
+        if self.lock < 0:
+            self.lock = take_lock(order["lock"], order["owner"])
+        say("set-up")
+
+    def launch(self, order: dict[str, Any]) -> None:
+        """Start Kopia; it opens the repository and waits at the gate."""
+        if self.kopia is not None or self.lock < 0:
+            raise Refused("protocol", "launch needs a set-up and no Kopia")
+        gate = os.path.join(self.base, "gate")
+        self.kopia = Kopia(order["argv"], order["env"], gate, self.lock)
+        self.selector.register(self.kopia.said, selectors.EVENT_READ, self.on_gate)
+        self.selector.register(self.kopia.stdout, selectors.EVENT_READ, self.on_pipe)
+        self.selector.register(self.kopia.stderr, selectors.EVENT_READ, self.on_pipe)
+        self.selector.register(self.kopia.pidfd, selectors.EVENT_READ, self.on_end)
+
+    def on_gate(self, _: object) -> None:
+        """Pass on what the gate says."""
+        if self.kopia is None:
+            return
+        for word in self.kopia.hear():
+            say({"before": "ready", "after": "read"}.get(word, "gate"), word=word)
+
+    def on_pipe(self, stream: IO[bytes]) -> None:
+        """Keep Kopia's pipes empty."""
+        if self.kopia is not None and not self.kopia.drain(stream):
+            self.selector.unregister(stream)
+
+    def on_end(self, _: object) -> None:
+        """Say how Kopia ended."""
+        kopia = self.kopia
+        if kopia is None:
+            return
+        self.on_gate(None)
+        for fileobj in (kopia.said, kopia.stdout, kopia.stderr, kopia.pidfd):
+            if fileobj in (key.fileobj for key in self.selector.get_map().values()):
+                self.selector.unregister(fileobj)
+        result = kopia.reap()
+        for handle in (kopia.said, kopia.word, kopia.pidfd):
+            os.close(handle)
+        self.kopia = None
+        say("exit", **result)
+
+    def stop_kopia(self) -> None:
+        """Kill Kopia and confirm it; nothing to kill is confirmed at once."""
+        if self.kopia is None:
+            say("exit", code=None, killed=True, out="", err="")
+            return
+        self.kopia.kill()
+        self.on_end(None)
+
+
+def main() -> None:
+    """Serve until standard input ends or SIGTERM comes."""
+
+    def leave(*_: object) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever gives the orders
+    worker = Worker()
+    try:
+        worker.run()
+    finally:
+        if worker.kopia is not None:
+            worker.kopia.kill()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""One suite for every Repository: the shipped fake, and Kopia itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.kopia import FILES, RealWorld
+
+from kopiwatch.errors import (
+    NotConnected,
+    RepositoryError,
+    RepositoryExists,
+    RepositoryMismatch,
+    RepositoryNotFound,
+    RepositoryUnreachable,
+    WrongPassword,
+)
+from kopiwatch.kopia.record import BAD_PIN, Snapshot
+from kopiwatch.testing.kopia import FakePlace, FakeRepository, FakeState
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+UNKNOWN = "0" * 32
+
+
+class FakeWorld:
+    """Places and states in memory."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.places: dict[str, FakePlace] = {}
+        self.states: dict[str, FakeState] = {}
+        self.aside: dict[str, object] = {}
+
+    def mount(self, place: str) -> None:
+        self.places[place] = FakePlace(f"/{place}/kopia")
+
+    def empty(self, place: str) -> None:
+        self.aside[place] = self.places[place].contents
+        self.places[place].contents = None
+
+    def bring_back(self, place: str) -> None:
+        self.places[place].contents = self.aside.pop(place)
+
+    def repository(self, state="one", *, place="disk", password="password", host="harbour"):
+        return FakeRepository(
+            self.places.setdefault(place, FakePlace(f"/{place}/kopia", there=False)),
+            host=host,
+            password=password,
+            state=self.states.setdefault(state, FakeState()),
+        )
+
+    async def snapshot(self, repository, path="shop", files=FILES, **tags) -> Snapshot:
+        return repository.add_snapshot(f"/mnt/{path}", files, tags=tags)
+
+    async def set_policy(self, repository, target, value) -> None:
+        repository.set_policy(target, value)
+
+
+@pytest.fixture(params=["fake", "kopia"])
+def world(request, tmp_path):
+    made = FakeWorld(tmp_path) if request.param == "fake" else RealWorld(tmp_path)
+    made.mount("disk")
+    return made
+
+
+@pytest.fixture
+async def repository(world):
+    made = world.repository()
+    await made.create()
+    return made
+
+
+# -- creating and connecting --------------------------------------------------------------------
+
+
+async def test_created_repository_is_connected_and_ours(world):
+    """Status tells who we are, where the blobs are, and how much room there is."""
+    repository = world.repository()
+    created = await repository.create()
+    status = await repository.status()
+    assert created.password_file is None
+    assert created.status.unique_id == status.unique_id != ""
+    assert (status.client.username, status.client.hostname) == ("kopiwatch", "harbour")
+    assert status.storage.type == "filesystem"
+    assert status.volume.available > 0
+    assert await repository.snapshots() == ()
+
+
+async def test_second_create_is_refused(world, repository):
+    """Neither the state that knows one nor a new state may make another in the same place."""
+    for again in (world.repository(), world.repository("two")):
+        with pytest.raises(RepositoryExists):
+            await again.create()
+    await repository.status()
+
+
+async def test_state_that_knew_a_repository_never_makes_another(world, repository):
+    """An empty mount point is no new beginning."""
+    world.empty("disk")
+    with pytest.raises(RepositoryExists):
+        await world.repository().create()
+    world.bring_back("disk")
+    await repository.status()
+
+
+async def test_create_without_password_makes_one_that_works(world):
+    """The state keeps it; whoever asked is told that it was made."""
+    created = await world.repository(password=None).create()
+    assert created.password_file is not None
+    assert (await world.repository(password=None).status()).unique_id == created.status.unique_id
+    with pytest.raises(WrongPassword):
+        await world.repository("two").connect()
+
+
+async def test_missing_place_is_unreachable_and_never_made(world):
+    """An unmounted disk is not a reason to create folders."""
+    for attempt in ("create", "connect", "ensure_connected"):
+        with pytest.raises(RepositoryUnreachable):
+            await getattr(world.repository(place="nowhere"), attempt)()
+
+
+async def test_empty_place_is_not_a_repository(world):
+    """Only create makes one; whatever else says that there is none."""
+    for attempt in ("connect", "ensure_connected"):
+        with pytest.raises(RepositoryNotFound):
+            await getattr(world.repository(), attempt)()
+
+
+async def test_nothing_works_without_a_connection(world, repository):
+    """A state that never connected says so."""
+    other = world.repository("two")
+    for call in (other.status, other.snapshots, lambda: other.ensure_policy("harbour")):
+        with pytest.raises(NotConnected):
+            await call()
+    with pytest.raises(NotConnected):
+        await other.worker_files(cache_dir="/cache")
+
+
+async def test_second_state_connects_to_the_same_repository(world, repository):
+    """A fresh host needs address and password, and keeps its own identity."""
+    stored = await world.snapshot(repository, run="r1")
+    other = world.repository("two", host="island")
+    await other.ensure_connected()
+    status = await other.status()
+    assert status.unique_id == (await repository.status()).unique_id
+    assert status.client.hostname == other.host == "island"
+    (found,) = await other.snapshots()
+    assert found.id == stored.id
+    assert found.source.host == "harbour"
+
+
+async def test_wrong_password_leaves_the_connection_as_it_was(world, repository):
+    """A failed connect deletes nothing, whatever Kopia itself would do."""
+    with pytest.raises(WrongPassword):
+        await world.repository(password="wrong").connect()
+    with pytest.raises(WrongPassword):
+        await world.repository("two", password="wrong").connect()
+    with pytest.raises(WrongPassword):
+        await world.repository(password="wrong").snapshots()
+    await world.repository().status()
+    with pytest.raises(NotConnected):
+        await world.repository("two").status()
+
+
+async def test_connecting_again_is_harmless(world, repository):
+    """The same repository, the same identity, even under a new host name."""
+    before = await repository.status()
+    renamed = world.repository(host="renamed")
+    await renamed.connect()
+    await renamed.ensure_connected()
+    after = await renamed.status()
+    assert (after.unique_id, after.client) == (before.unique_id, before.client)
+    assert renamed.host == "harbour"
+
+
+async def test_ghost_repository_is_no_repository(world, repository):
+    """An unmounted disk leaves an empty folder: that is an error, never an empty list."""
+    await world.snapshot(repository)
+    world.empty("disk")
+    for call in (repository.status, repository.snapshots, repository.connect):
+        with pytest.raises(RepositoryNotFound):
+            await call()
+    world.bring_back("disk")
+    assert len(await repository.snapshots()) == 1
+
+
+async def test_other_repository_in_the_same_place_is_a_mismatch(world, repository):
+    """Another disk is mounted: both ids are named, nothing is switched."""
+    known = (await repository.status()).unique_id
+    world.empty("disk")
+    other = world.repository("two")
+    found = (await other.create()).status.unique_id
+    for call in (repository.status, repository.connect):
+        with pytest.raises(RepositoryMismatch) as caught:
+            await call()
+        assert known in caught.value.message
+        assert found in caught.value.message
+    world.bring_back("disk")
+    assert (await repository.status()).unique_id == known
+
+
+async def test_other_place_is_a_mismatch(world, repository):
+    """A changed setting never retargets in silence, not even to a place with a repository."""
+    world.mount("other")
+    await world.repository("two", place="other").create()
+    moved = world.repository(place="other")
+    for call in (moved.status, moved.snapshots, moved.connect, moved.ensure_connected):
+        with pytest.raises(RepositoryMismatch) as caught:
+            await call()
+        assert "/disk/kopia" in caught.value.message
+        assert "/other/kopia" in caught.value.message
+    await world.repository().status()
+
+
+# -- snapshots ----------------------------------------------------------------------------------
+
+
+async def test_snapshots_come_by_source_and_oldest_first(world, repository):
+    """All, or those of one source; a source without any has none."""
+    first = await world.snapshot(repository, run="r1", mode="stop")
+    other = await world.snapshot(repository, "mail")
+    second = await world.snapshot(repository, run="r2")
+    source = str(first.source)
+    found = await repository.snapshots(source)
+    assert [s.id for s in found] == [first.id, second.id]
+    assert [s.tag("run") for s in found] == ["r1", "r2"]
+    assert found[0].tag("mode") == "stop"
+    assert {s.id for s in await repository.snapshots()} == {first.id, second.id, other.id}
+    assert await repository.snapshots(source + "x") == ()
+    assert await repository.snapshots("kopiwatch@harbour") == ()
+
+
+async def test_directory_has_entries_with_their_summaries(world, repository):
+    """The parts of a tree, by object or by path below one."""
+    snapshot = await world.snapshot(repository)
+    root = await repository.directory(snapshot.root_entry.obj)
+    assert [entry.name for entry in root.entries] == ["recipe", "volumes"]
+    volumes = await repository.directory(f"{snapshot.root_entry.obj}/volumes")
+    by_name = {entry.name: entry for entry in volumes.entries}
+    assert by_name["db"].summ.files == 2
+    assert by_name["db"].summ.size == len(b"content of a" + b"content of b")
+    assert (await repository.directory(by_name["empty"].obj)).entries == ()
+
+
+@pytest.mark.parametrize("path", ["k" + "0" * 32, "{root}/nothing", "{root}/recipe/unit.json"])
+async def test_directory_that_is_none_is_an_error(world, repository, path):
+    """Unknown objects, unknown paths and files."""
+    snapshot = await world.snapshot(repository)
+    with pytest.raises(RepositoryError):
+        await repository.directory(path.format(root=snapshot.root_entry.obj))
+
+
+async def test_pinning_changes_the_id_and_nothing_else(world, repository):
+    """The verdict travels with the manifest."""
+    snapshot = await world.snapshot(repository, run="r1")
+    await repository.pin(snapshot.id, BAD_PIN + "partial")
+    (pinned,) = await repository.snapshots()
+    assert pinned.id != snapshot.id
+    assert pinned.quarantine == "partial"
+    assert pinned.tag("run") == "r1"
+    assert pinned.root_entry.obj == snapshot.root_entry.obj
+    with pytest.raises(RepositoryError):
+        await repository.pin(snapshot.id, "x")
+
+
+async def test_delete_is_all_or_nothing(world, repository):
+    """One unknown id fails the call, and nothing is gone."""
+    ids = [(await world.snapshot(repository, run=f"r{n}")).id for n in range(3)]
+    with pytest.raises(RepositoryError):
+        await repository.delete((ids[0], UNKNOWN))
+    assert [s.id for s in await repository.snapshots()] == ids
+    await repository.delete((ids[0], ids[2]))
+    assert [s.id for s in await repository.snapshots()] == [ids[1]]
+
+
+async def test_delete_by_object_is_refused(world, repository):
+    """Kopia would delete every snapshot of that content."""
+    snapshot = await world.snapshot(repository)
+    with pytest.raises(RepositoryError, match="not the id"):
+        await repository.delete((snapshot.root_entry.obj,))
+    assert len(await repository.snapshots()) == 1
+
+
+async def test_restore_writes_the_tree_or_a_part_of_it(world, repository, tmp_path):
+    """Counts and content."""
+    snapshot = await world.snapshot(repository)
+    target = tmp_path / "out.tar"
+    result = await repository.restore(snapshot.id, target, timeout=None)
+    assert (result.files, result.symlinks) == (3, 0)
+    assert (target / "volumes/db/sub/b").read_bytes() == b"content of b"
+    part = await repository.restore(f"{snapshot.id}/volumes/db", tmp_path / "db", timeout=None)
+    assert part.files == 2
+    assert (tmp_path / "db" / "a").read_bytes() == b"content of a"
+
+
+@pytest.mark.parametrize("path", [UNKNOWN, "{id}/volumes/nothing"])
+async def test_restore_of_what_is_not_there_is_an_error(world, repository, tmp_path, path):
+    """Never an empty directory that looks like a restore."""
+    snapshot = await world.snapshot(repository)
+    with pytest.raises(RepositoryError):
+        await repository.restore(path.format(id=snapshot.id), tmp_path / "out", timeout=None)
+
+
+# -- policy -------------------------------------------------------------------------------------
+
+
+async def test_policy_is_written_once_and_on_drift_only(world, repository):
+    """Read, compare, write; anything that is not ours is overwritten."""
+    assert await repository.ensure_policy("harbour")
+    assert not await repository.ensure_policy("harbour")
+    await world.set_policy(repository, "kopiwatch@harbour", {"files": {"ignore": ["*.db"]}})
+    assert await repository.ensure_policy("harbour")
+    assert not await repository.ensure_policy("harbour")
+
+
+async def test_source_is_checked_for_what_others_set(world, repository):
+    """No policy, a foreign action on the source, and any policy below it are refused."""
+    source = "kopiwatch@harbour:/mnt/shop"
+    with pytest.raises(RepositoryError, match="actions"):
+        await repository.check_policy(source)
+    await repository.ensure_policy("harbour")
+    await repository.check_policy(source)
+    foreign = {"actions": {"beforeSnapshotRoot": {"path": "/bin/true", "mode": "essential"}}}
+    await world.set_policy(repository, source, foreign)
+    with pytest.raises(RepositoryError, match="beforeSnapshotRoot"):
+        await repository.check_policy(source)
+    await world.set_policy(repository, source, {"files": {"ignore": ["*"]}})
+    with pytest.raises(RepositoryError, match=r"files\.ignore"):
+        await repository.check_policy(source)
+    await world.set_policy(repository, source, None)
+    await world.set_policy(repository, f"{source}/volumes/db", {"files": {"ignore": ["x"]}})
+    with pytest.raises(RepositoryError, match="/mnt/shop/volumes/db"):
+        await repository.check_policy(source)
+    await repository.check_policy("kopiwatch@harbour:/mnt/mail")
+
+
+# -- the worker's files -------------------------------------------------------------------------
+
+
+async def test_worker_files_name_the_paths_of_the_worker(world, repository):
+    """Cache and repository are where the worker sees them; the password is Kopia's own form."""
+    files = await repository.worker_files(cache_dir="/cache/kopia", storage_path="/r/kopia")
+    config = json.loads(files.config)
+    assert config["storage"]["config"]["path"] == "/r/kopia"
+    assert config["caching"]["cacheDirectory"].startswith("/cache/kopia/")
+    assert (config["hostname"], config["username"]) == ("harbour", "kopiwatch")
+    assert files.password == b"cGFzc3dvcmQ="
+
+
+async def test_host_is_the_given_one_until_it_is_recorded(world):
+    """Before the first connection there is only what we were told."""
+    assert world.repository(host="first").host == "first"
+    await world.repository(host="first").create()
+    assert world.repository(host="second").host == "first"

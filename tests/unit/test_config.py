@@ -1,0 +1,273 @@
+"""The configuration: environment, file, and every problem at once."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kopiwatch.config import Config, Secret, load, nearest
+from kopiwatch.config.page import render
+from kopiwatch.config.setting import SETTINGS
+from kopiwatch.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = "/etc/kopiwatch/config.toml"
+
+
+def files(contents):
+    """A reader of these files and no others; a value that is an error is raised."""
+
+    def read(path):
+        found = contents.get(str(path), FileNotFoundError(2, "No such file or directory"))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return read
+
+
+def configured(contents=None, **environ):
+    """The configuration of ``KOPIWATCH_<name>=value`` and these files."""
+    return load({f"KOPIWATCH_{k}": v for k, v in environ.items()}, read=files(contents or {}))
+
+
+def complaint(contents=None, **environ):
+    """What is said about a configuration that cannot be used."""
+    with pytest.raises(ConfigError) as caught:
+        configured(contents, **environ)
+    assert caught.value.exit_code == 3
+    return str(caught.value)
+
+
+def test_configuration_page_equals_its_rendering():
+    """docs/configuration.md is what the table renders to; python -m kopiwatch.config.page."""
+    assert (ROOT / "docs/configuration.md").read_text("utf-8") == render()
+
+
+def test_page_names_every_setting():
+    """No setting is known to the program alone."""
+    assert all(f"`{s.variable}`" in render() and f"`{s.key}`" in render() for s in SETTINGS)
+
+
+def test_nothing_given_is_the_default():
+    """Without environment and file there are only defaults."""
+    assert load({}, read=files({})) == Config()
+
+
+def test_environment_is_read():
+    """Each variable reaches its setting."""
+    found = configured(
+        DOCKER="tcp://docker:2375",
+        STATE_DIR="/state",
+        CACHE_DIR="/cache",
+        REPOSITORY="filesystem:/backup",
+        PASSWORD="hunter2",
+        HOSTNAME="Harbour-1",
+        INSTANCE="two",
+        KOPIA="/opt/kopia",
+        ACCESS="worker",
+        WORKER_IMAGE="kopiwatch:dev",
+    )
+    assert found == Config(
+        docker_url="tcp://docker:2375",
+        state_dir=Path("/state"),
+        cache_dir=Path("/cache"),
+        repository="filesystem:/backup",
+        password=Secret("hunter2"),
+        hostname="Harbour-1",
+        instance="two",
+        kopia="/opt/kopia",
+        access="worker",
+        worker_image="kopiwatch:dev",
+    )
+
+
+def test_docker_host_counts_where_nothing_of_ours_is_set():
+    """Docker's own variable comes second, and empty it is unset."""
+    assert load({"DOCKER_HOST": "tcp://a:1"}, read=files({})).docker_url == "tcp://a:1"
+    assert load({"DOCKER_HOST": ""}, read=files({})).docker_url == Config().docker_url
+    both = {"DOCKER_HOST": "tcp://a:1", "KOPIWATCH_DOCKER": "unix:///x"}
+    assert load(both, read=files({})).docker_url == "unix:///x"
+
+
+def test_bad_docker_host_is_named():
+    """A value of another tool's variable is not passed over in silence."""
+    with pytest.raises(ConfigError, match="DOCKER_HOST"):
+        load({"DOCKER_HOST": "/var/run/docker.sock"}, read=files({}))
+
+
+def test_environment_wins_over_the_file():
+    """Where both speak, the environment counts; the rest of the file stays."""
+    toml = 'instance = "file"\nhostname = "file"\n'
+    found = configured({DEFAULT: toml}, INSTANCE="two")
+    assert (found.instance, found.hostname) == ("two", "file")
+
+
+def test_password_of_the_environment_replaces_the_files_pointer():
+    """Ways to give a secret contradict each other only within one place."""
+    found = configured({DEFAULT: 'password_file = "/p"'}, PASSWORD="env")
+    assert found.password == Secret("env")
+    found = configured({DEFAULT: 'password = "file"', "/p": "pointed\n"}, PASSWORD_FILE="/p")
+    assert found.password == Secret("pointed")
+
+
+def test_password_and_password_file_together_are_a_problem():
+    """Nobody guesses which of the two is right."""
+    said = complaint({"/p": "b"}, PASSWORD="hunter2", PASSWORD_FILE="/p")
+    assert "KOPIWATCH_PASSWORD and KOPIWATCH_PASSWORD_FILE are both given" in said
+
+
+def test_password_file_loses_its_line_end_only():
+    """Blanks belong to a password, the line's end does not."""
+    assert configured({"/p": " a b \r\n"}, PASSWORD_FILE="/p").password == Secret(" a b ")
+
+
+@pytest.mark.parametrize("content", ["", "\n"])
+def test_empty_password_file_is_a_problem(content):
+    """An empty secret is a mistake, not a password."""
+    assert "names an empty file" in complaint({"/p": content}, PASSWORD_FILE="/p")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (FileNotFoundError(2, "No such file"), "does not exist"),
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"), "not UTF-8"),
+    ],
+)
+def test_file_that_cannot_be_read_is_a_problem(content, reason):
+    """A file that is named must be there and readable, be it a secret or the configuration."""
+    assert reason in complaint({"/p": content}, PASSWORD_FILE="/p")
+    assert reason in complaint({"/c": content}, CONFIG="/c")
+
+
+def test_default_file_may_be_missing_but_not_unreadable():
+    """An unreadable file is an error, never "no configuration"."""
+    assert configured({}) == Config()
+    assert "Permission denied" in complaint({DEFAULT: PermissionError(13, "Permission denied")})
+    assert "is not TOML" in complaint({DEFAULT: "instance = "})
+
+
+def test_all_problems_come_at_once():
+    """One mistake does not hide the next, in the environment or in the file."""
+    said = complaint(
+        {"/c": 'instnce = "x"\naccess = "workr"\nhostname = 3\n[retention]\nlatest = 1\n'},
+        CONFIG="/c",
+        STATE_DIR="state",
+        FOO="1",
+        REPOSITORI="x",
+        SCHEDULE="@daily",
+        CACHE_DIR="",
+    )
+    for part in (
+        "/c: instnce is not a setting; did you mean instance?",
+        "/c: access 'workr' is not one of auto, worker, namespace; did you mean 'worker'?",
+        "/c: hostname is not a text",
+        "/c: retention is not supported by this version",
+        "environment: KOPIWATCH_STATE_DIR is not an absolute path",
+        "environment: KOPIWATCH_FOO is not a setting",
+        "environment: KOPIWATCH_REPOSITORI is not a setting; did you mean KOPIWATCH_REPOSITORY?",
+        "environment: KOPIWATCH_SCHEDULE is not supported by this version",
+        "environment: KOPIWATCH_CACHE_DIR is empty",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize("name", ["DEMO_DIR", "TEST_WORKER_IMAGE", "PYTHON", "NO_INSTALL"])
+def test_variables_of_the_scripts_are_ignored(name):
+    """What the scripts around the program use does not disturb it."""
+    assert configured({}, **{name: "x"}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DOCKER", "/var/run/docker.sock"),
+        ("DOCKER", "ssh://host"),
+        ("DOCKER", "unix://"),
+        ("INSTANCE", "Two"),
+        ("INSTANCE", "../x"),
+        ("HOSTNAME", "a@b"),
+        ("KOPIA", "bin/kopia"),
+        ("WORKER_IMAGE", "a b"),
+        ("ACCESS", "host"),
+        ("PASSWORD", ""),
+        ("PASSWORD_FILE", "p"),
+        ("CONFIG", ""),
+        ("CONFIG", "c.toml"),
+    ],
+)
+def test_value_that_cannot_be_used_is_a_problem(name, value):
+    """A given value is understood or refused, never replaced."""
+    assert f"KOPIWATCH_{name}" in complaint({}, **{name: value})
+
+
+def test_profiles_become_label_texts():
+    """Keys with and without prefix, dotted keys, booleans, numbers and lists."""
+    toml = """
+    [profile.db]
+    mode = "stop"
+    kopi.scope = "minimal"
+    "kopi.stop-timeout" = "2m"
+    binds = true
+    exclude = ["a", "b"]
+    retention.latest = 5
+    """
+    assert configured({DEFAULT: toml}).profiles == {
+        "db": {
+            "kopi.mode": "stop",
+            "kopi.scope": "minimal",
+            "kopi.stop-timeout": "2m",
+            "kopi.binds": "true",
+            "kopi.exclude": "a,b",
+            "kopi.retention.latest": "5",
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        'profile = "x"',
+        "[profile]\ndb = 1",
+        "[profile.DB]",
+        "[profile.none]",
+        "[profile.a]\nx = 1.5",
+        '[profile.a]\nx = ["a,b"]',
+        '[profile.a]\nmode = "a"\n"kopi.mode" = "b"',
+    ],
+)
+def test_profile_that_cannot_be_used_is_a_problem(toml):
+    """A profile is a table of texts with a name of ours."""
+    assert "profile" in complaint({DEFAULT: toml})
+
+
+@given(st.text(min_size=8).filter(lambda text: text.strip()))
+def test_secrets_are_in_no_text(secret):
+    """Neither errors nor representations give a password away."""
+    marked = f"s3cret-{secret}"
+    found = configured({}, PASSWORD=marked)
+    assert found.password is not None
+    assert found.password.reveal() == marked
+    assert "s3cret" not in repr(found) + str(found.password)
+    said = complaint({"/p": marked}, PASSWORD=marked, PASSWORD_FILE="/p", ACCESS="x")
+    assert "s3cret" not in said
+
+
+@given(st.text(max_size=80))
+def test_no_file_makes_loading_raise_anything_else(text):
+    """Whatever a file holds, there is a configuration or one clear error."""
+    with suppress(ConfigError):
+        assert isinstance(configured({DEFAULT: text}), Config)
+
+
+def test_nearest_ignores_case_and_gives_up_on_strangers():
+    """A suggestion is close, or there is none."""
+    assert nearest("Repositry", ["repository", "password"]) == "repository"
+    assert nearest("zzz", ["repository"]) == ""
+    assert nearest("x" * 100_000, ["repository"]) == ""

@@ -1,0 +1,199 @@
+"""The worker program as a process, with a shell script in Kopia's place."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kopiwatch.kopia.policy import GATE_AFTER, GATE_BEFORE
+
+PROGRAM = Path(__file__).parents[3] / "kopiwatch" / "worker" / "program.py"
+
+
+class WorkerProcess:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def order(self, do: str, **fields: object) -> None:
+        self.process.stdin.write(json.dumps({"do": do, **fields}).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def hear(self, say: str) -> dict:
+        line = self.process.stdout.readline()
+        assert line, "the worker ended"
+        said = json.loads(line)
+        assert said["say"] == say, said
+        return said
+
+    def set_up(self, **fields: object) -> None:
+        self.hear("hello")
+        order = {
+            "base": str(self.folder / "base"),
+            "files": {"repository.config": base64.b64encode(b"{}").decode()},
+            "expect": [],
+            "probe": [str(self.folder)],
+            "lock": str(self.folder / "kopia.lock"),
+            "owner": '{"pid": 1}',
+        }
+        self.order("set-up", **(order | fields))
+
+    def launch(self, script: str) -> None:
+        self.order("launch", argv=["/bin/sh", "-c", script], env={"PATH": os.environ["PATH"]})
+
+
+@pytest.fixture
+def worker(tmp_path):
+    running = WorkerProcess(tmp_path)
+    yield running
+    running.process.kill()
+    running.process.wait()
+    running.process.stdin.close()
+    running.process.stdout.close()
+
+
+def lock_is_free(path: Path) -> bool:
+    return subprocess.run(["flock", "--nonblock", str(path), "true"], check=False).returncode == 0
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+KOPIA = f"""
+sh -c {shlex.quote(GATE_BEFORE)} || exit 1
+echo reading >&2
+sh -c {shlex.quote(GATE_AFTER)} || exit 1
+echo '{{"id":"k1"}}'
+"""
+
+
+def test_worker_takes_kopia_through_its_gate(worker):
+    """ready comes before go, read after it, and exit carries code, output and errors."""
+    worker.set_up()
+    worker.hear("set-up")
+    worker.launch(KOPIA)
+    worker.hear("ready")
+    worker.order("go")
+    worker.hear("read")
+    ended = worker.hear("exit")
+    assert (ended["code"], ended["killed"]) == (0, False)
+    assert ended["out"] == '{"id":"k1"}\n'
+    assert "reading" in ended["err"]
+
+
+def test_worker_without_go_leaves_kopia_at_the_gate(worker):
+    """Nothing is read until the order comes."""
+    worker.set_up()
+    worker.hear("set-up")
+    worker.launch(KOPIA)
+    worker.hear("ready")
+    worker.order("kill")
+    ended = worker.hear("exit")
+    assert ended["killed"]
+    assert "reading" not in ended["err"]
+
+
+def test_worker_kill_ends_all_that_kopia_started(worker, tmp_path):
+    """A grandchild that ignores SIGTERM is gone when the worker says exit."""
+    worker.set_up()
+    worker.hear("set-up")
+    worker.launch(f"(trap '' TERM; echo $$ > {tmp_path}/child; sleep 60) & {KOPIA}")
+    worker.hear("ready")
+    worker.order("kill")
+    assert worker.hear("exit")["code"] == -9
+    pids = subprocess.run(["pgrep", "-f", f"{tmp_path}/child"], check=False, capture_output=True)
+    assert all(gone(int(pid)) for pid in pids.stdout.split())
+
+
+def test_worker_with_closed_input_kills_kopia_and_leaves(worker, tmp_path):
+    """The end of input is a dead man's switch: Kopia dies, the lock is free."""
+    worker.set_up()
+    worker.hear("set-up")
+    assert not lock_is_free(tmp_path / "kopia.lock")
+    worker.launch(KOPIA)
+    worker.hear("ready")
+    worker.process.stdin.close()
+    assert worker.process.wait(10) == 0
+    deadline = time.monotonic() + 5
+    while not lock_is_free(tmp_path / "kopia.lock"):
+        assert time.monotonic() < deadline, "the lock is still held"
+
+
+def test_worker_lock_names_its_owner_and_lives_with_the_worker(worker, tmp_path):
+    """The lock file holds the text for people, and is private."""
+    worker.set_up()
+    worker.hear("set-up")
+    assert (tmp_path / "kopia.lock").read_text() == '{"pid": 1}'
+    assert (tmp_path / "kopia.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_worker_secrets_are_private_files(worker, tmp_path):
+    """Files of the set-up land below base, readable by their owner only."""
+    worker.set_up()
+    worker.hear("set-up")
+    written = tmp_path / "base" / "repository.config"
+    assert written.read_bytes() == b"{}"
+    assert written.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "base").stat().st_mode & 0o777 == 0o700
+
+
+def test_worker_refuses_a_missing_source(worker, tmp_path):
+    """A path of the tree that is not there is an error, not an empty source."""
+    worker.set_up(expect=[str(tmp_path / "volumes" / "db")])
+    refused = worker.hear("error")
+    assert refused["reason"] == "missing"
+    assert "volumes/db" in refused["text"]
+
+
+def test_worker_refuses_a_folder_that_cannot_be_written(worker, tmp_path):
+    """The probe write happens with the rights that Kopia will have."""
+    worker.set_up(probe=[str(tmp_path / "absent")])
+    refused = worker.hear("error")
+    assert refused["reason"] == "probe"
+    assert "absent" in refused["text"]
+
+
+def test_worker_with_a_program_that_is_missing_says_launch(worker):
+    """A worker image without Kopia is told apart from a Kopia that fails."""
+    worker.set_up()
+    worker.hear("set-up")
+    worker.order("launch", argv=["/absent/kopia"], env={})
+    assert worker.hear("error")["reason"] == "launch"
+
+
+@pytest.mark.parametrize("line", [b"nonsense", b"[]", b'{"do": 1}', b'{"do": "go"}', b'{"x": 1}'])
+def test_worker_survives_strange_orders(worker, line):
+    """An order that is none is refused, and the worker goes on."""
+    worker.hear("hello")
+    worker.process.stdin.write(line + b"\n")
+    worker.process.stdin.flush()
+    assert worker.hear("error")["reason"] == "protocol"
+    worker.order("kill")
+    worker.hear("exit")
+
+
+def test_worker_keeps_the_end_of_long_errors(worker):
+    """Floods on both pipes block nobody; the end of the errors is kept."""
+    worker.set_up()
+    worker.hear("set-up")
+    worker.launch("i=0; while [ $i -lt 20000 ]; do echo line$i >&2; i=$((i+1)); done; exit 3")
+    ended = worker.hear("exit")
+    assert ended["code"] == 3
+    assert ended["err"].endswith("line19999\n")
+    assert len(ended["err"]) <= 16 * 1024
