@@ -1,4 +1,4 @@
-"""Kopia at the gate, seen from the run: set up, ready, go, read, exit, or kill."""
+"""Kopia at the gate, seen from the run: set up, ready, go, read, flush, exit, or kill."""
 
 from __future__ import annotations
 
@@ -137,6 +137,10 @@ class GatedKopia:
         """Open the gate and wait until everything is read, or Kopia has ended (``exit``)."""
         await self._order("go")
         return await self._next("read")
+
+    async def flush(self) -> None:
+        """Let Kopia write the rest and the manifest, now that the containers are up again."""
+        await self._order("flush")
 
     async def finish(self) -> Said:
         """Wait for Kopia's end."""

@@ -211,9 +211,16 @@ class Run:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._start()
-                if self.hold.held:
-                    self.window = self.house.clock() - opened
-                self.started_at = self.house.clock()
+            self._close_window(opened)
+        await kopia.flush()
+        await self._health()
+        self._close_window(opened)
+
+    def _close_window(self, opened: float) -> None:
+        """Downtime lasts until the last start has returned, and then until all are healthy."""
+        self.started_at = self.house.clock()
+        if self.hold.held:
+            self.window = self.started_at - opened
 
     async def _stop(self) -> None:
         if not self.hold.held:
@@ -237,14 +244,19 @@ class Run:
             return
         with self._timed("start"):
             self.members = await hold.bring_back(self.house.engine, held)
-        with self._timed("health"):
-            self.members = await hold.wait_all_healthy(self.house.engine, held, self.members)
         failed = {member.name for member in self.members if member.state == "failed"}
         still = tuple(member for member in held if member.name in failed)
         self._journal(msgspec.structs.replace(self.hold, held=still))
         for member in self.members:
             if member.state == "failed":
                 self._say("start-failed", f"{member.name} does not start: {member.detail}")
+
+    async def _health(self) -> None:
+        """Who was healthy must be healthy again; Kopia writes meanwhile."""
+        with self._timed("health"):
+            self.members = await hold.wait_all_healthy(
+                self.house.engine, self.hold.held, self.members
+            )
 
     # -- after the window ----------------------------------------------------------------------
 

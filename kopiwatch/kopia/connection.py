@@ -23,6 +23,7 @@ from kopiwatch.errors import (
 from kopiwatch.kopia import argv
 from kopiwatch.kopia.answer import decode
 from kopiwatch.kopia.backend import FilesystemBackend, worker_config
+from kopiwatch.kopia.folder import make_private
 from kopiwatch.kopia.port import Created
 from kopiwatch.kopia.process import Kopia
 from kopiwatch.kopia.record import RepositoryStatus
@@ -180,7 +181,7 @@ class Connection:
 
     def _temporary(self) -> Path:
         try:
-            self._state.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._state.home)
             for stale in self._state.home.glob(".connect-*"):
                 _remove_tree(stale)  # we hold the lock, so nobody uses it
             return Path(tempfile.mkdtemp(prefix=".connect-", dir=self._state.home))
@@ -193,7 +194,7 @@ class Connection:
     def _adopt(self, config: Path, known: Known) -> None:
         cache = cache_path(self._cache_dir / "kopia", known.unique_id)
         try:
-            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(cache)
         except OSError as error:
             raise RepositoryError(
                 f"the cache folder {cache} cannot be made: {error.strerror}",

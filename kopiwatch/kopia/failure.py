@@ -25,9 +25,9 @@ from kopiwatch.errors import (
 )
 
 INSTALL_HINT = (
-    "Install Kopia 0.23 from your distribution's packages or from https://kopia.io, take it from "
-    "the official container image, or build it with Go by scripts/kopia of the kopiwatch "
-    "repository; then put it on PATH or name it in KOPIWATCH_KOPIA."
+    "Install Kopia 0.23 from its official packages (https://kopia.io) or take the program from its "
+    "official container image; or build it with Go from tools/kopia of the kopiwatch repository, "
+    "as scripts/demo does. Put it on PATH, or name it in KOPIWATCH_KOPIA."
 )
 TAIL_LINES = 20
 MASK = "***"

@@ -16,6 +16,7 @@ import anyio.to_thread
 import msgspec
 
 from kopiwatch.errors import BusyError, KopiwatchError
+from kopiwatch.kopia.folder import make_private
 
 POLL_SECONDS = 0.1
 """How often a waiting acquirer looks again."""
@@ -129,7 +130,7 @@ class FileLock:
 
     def _try(self) -> bool:
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.path.parent)
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise KopiwatchError(

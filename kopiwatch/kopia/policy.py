@@ -21,15 +21,22 @@ GATE_TIMEOUT_SECONDS = 24 * 60 * 60
 
 _REFUSAL = "kopiwatch: only kopiwatch backs this source up; Kopia was started without its gate"
 
-GATE_BEFORE = f"""\
+
+
+def _gate(said: str, wanted: str) -> str:
+    """The script of one gate: says a line, waits for a line, and opens only for the right one."""
+    return f"""\
 if [ ! -p "${{KOPIWATCH_GATE:-}}/said" ] || [ ! -p "${{KOPIWATCH_GATE:-}}/word" ]; then
   echo "{_REFUSAL}" >&2
   exit 1
 fi
-echo before >"$KOPIWATCH_GATE/said" || exit 1
+echo {said} >"$KOPIWATCH_GATE/said" || exit 1
 read -r word <"$KOPIWATCH_GATE/word" || exit 1
-[ "$word" = go ]
+[ "$word" = {wanted} ]
 """
+
+
+GATE_BEFORE = _gate("before", "go")
 """Runs when the repository is open, before the first file is read.
 
 ``KOPIWATCH_GATE`` comes from the environment of the Kopia process: a folder with two FIFOs. The
@@ -38,16 +45,12 @@ script writes the line ``before`` into ``said`` and then reads one line from ``w
 only, so that it works in every image with a ``/bin/sh``.
 """
 
-GATE_AFTER = f"""\
-if [ ! -p "${{KOPIWATCH_GATE:-}}/said" ]; then
-  echo "{_REFUSAL}" >&2
-  exit 1
-fi
-echo after >"$KOPIWATCH_GATE/said"
-"""
-"""Runs when all has been read, before the manifest is written: says ``after`` and waits for nobody.
+GATE_AFTER = _gate("after", "flush")
+"""Runs when all has been read, before the last blobs and the manifest are written.
 
-Its exit code means nothing to Kopia, which saves a complete snapshot either way.
+It says ``after`` and waits for ``flush``, so that writing begins when the containers are up again
+and does not compete with their start. Its exit code means nothing to Kopia, which saves a complete
+snapshot either way: whoever does not want one kills Kopia.
 """
 
 

@@ -108,7 +108,7 @@ class Kopia:
         KopiaMissing.
         """
         mask = masker([*secrets, *([password] if password else [])])
-        path = self.path()
+        path = await anyio.to_thread.run_sync(self.path)
         env = environment(self._ours, home=self._home, password=password)
         started = time.monotonic()
         try:
@@ -168,7 +168,7 @@ class Kopia:
 
         Asked once per program file and process. Raises KopiaMissing if it tells no version.
         """
-        path = self.path()
+        path = await anyio.to_thread.run_sync(self.path)
         key = (path, (await anyio.Path(path).stat()).st_mtime_ns)
         if key not in _versions:
             answer = await self.run(["--version"], attempt="asking Kopia its version", timeout=30)

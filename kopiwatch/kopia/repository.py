@@ -121,6 +121,7 @@ class KopiaRepository:
         the repository that this state knows, RepositoryNotFound, WrongPassword and others.
         """
         async with self._connection() as connection:
+            self._require_host(await anyio.to_thread.run_sync(self._state.known))
             password = await anyio.to_thread.run_sync(self._password)
             return await connection.connect(password)
 
@@ -273,13 +274,17 @@ class KopiaRepository:
             return None
         if known.storage != self.backend.identity:
             raise mismatch(known, str(self.backend.identity))
-        if self._config.hostname and self._config.hostname != known.host:
+        self._require_host(known)
+        return known
+
+    def _require_host(self, known: Known | None) -> None:
+        wanted = self._config.hostname
+        if known is not None and wanted and wanted != known.host:
             raise ConfigError(
-                f"KOPIWATCH_HOSTNAME is {self._config.hostname!r}, but the backups of this state "
-                f"belong to {known.host!r}",
+                f"KOPIWATCH_HOSTNAME is {wanted!r}, but the backups of this state belong to "
+                f"{known.host!r}",
                 hint="The name is part of each backup's identity. Set it back, or unset it.",
             )
-        return known
 
     def _password(self) -> Secret:
         password = self._config.password or self._state.password()

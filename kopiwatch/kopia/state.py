@@ -12,6 +12,7 @@ from kopiwatch.config import Secret
 from kopiwatch.durable import write_durably
 from kopiwatch.errors import RepositoryError
 from kopiwatch.kopia.backend import StorageIdentity
+from kopiwatch.kopia.folder import make_private
 
 PASSWORD_BYTES = 24
 """192 random bits: no key derivation, however cheap, can be searched against that."""
@@ -93,7 +94,7 @@ def keep(path: Path, data: bytes) -> None:
     Raises RepositoryError if that cannot be done; the old content is untouched then.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         write_durably(path, data)
     except OSError as error:
         raise RepositoryError(

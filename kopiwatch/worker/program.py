@@ -10,8 +10,9 @@ Orders on standard input (``do``) and what it says on standard output (``say``):
 ``set-up``  write ``files`` (base64) below ``base``; probe that each folder of ``probe`` can be
             written and each path of ``expect`` is there; take the Kopia lock. Says ``set-up``
 ``launch``  start Kopia (``argv``, ``env``). Says ``ready`` when Kopia waits at the gate
-``go``      open the gate. Says ``read`` when Kopia has read everything, then, after it has
-            flushed and ended, ``exit`` with its code, its output and the end of its errors
+``go``      open the gate. Says ``read`` when Kopia has read everything and waits again
+``flush``   let Kopia write the rest and the manifest. Says ``exit`` when it has ended, with its
+            code, its output and the end of its errors
 ``kill``    SIGKILL for Kopia and all it started. Says ``exit`` when it is confirmed gone
 ==========  =======================================================================================
 
@@ -163,9 +164,9 @@ class Kopia:
         *words, self.heard = self.heard.split(b"\n")
         return [word.decode(errors="replace") for word in words]
 
-    def open_gate(self) -> None:
-        """Let Kopia read."""
-        os.write(self.word, b"go\n")
+    def open_gate(self, word: str) -> None:
+        """Let Kopia read (``go``), or write (``flush``)."""
+        os.write(self.word, word.encode() + b"\n")
 
     def drain(self, stream: IO[bytes]) -> bool:
         """Take what a pipe holds; False at its end."""
@@ -270,8 +271,8 @@ class Worker:
             self.set_up(order)
         elif what == "launch":
             self.launch(order)
-        elif what == "go" and self.kopia is not None:
-            self.kopia.open_gate()
+        elif what in ("go", "flush") and self.kopia is not None:
+            self.kopia.open_gate(what)
         elif what == "kill":
             self.stop_kopia()
         else:

@@ -73,6 +73,7 @@ class Worker:
         (self.gate / "word").write_text(f"{word}\n")
         if word == "go":
             self.said.append((self.gate / "said").read_text())
+            (self.gate / "word").write_text("flush\n")
 
 
 @pytest.fixture

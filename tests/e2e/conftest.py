@@ -16,19 +16,21 @@ def scope() -> Iterator[docker.Scope]:
     """A corner of the real Docker that is empty again afterwards."""
     with docker.scope(image.busybox()) as made:
         yield made
-        left = docker.call("ps", "--all", "--quiet", "--filter", "label=kopi.worker")
-        assert not left, f"workers were left behind: {left}"
 
 
 @pytest.fixture(params=["namespace", "worker"])
 def site(request: pytest.FixtureRequest, tmp_path: Path, scope: docker.Scope) -> Iterator[Site]:
     """A site for each way to the data."""
-    yield make_site(tmp_path / "site", request.param, scope)
+    made = make_site(tmp_path / "site", request.param, scope)
+    yield made
+    assert not made.workers(), "workers were left behind"
     shutil.rmtree(tmp_path / "site", ignore_errors=True)
 
 
 @pytest.fixture
 def local_site(tmp_path: Path, scope: docker.Scope) -> Iterator[Site]:
     """A site with namespace access, for facts that do not depend on the access."""
-    yield make_site(tmp_path / "site", "namespace", scope)
+    made = make_site(tmp_path / "site", "namespace", scope)
+    yield made
+    assert not made.workers(), "workers were left behind"
     shutil.rmtree(tmp_path / "site", ignore_errors=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -50,18 +52,31 @@ def launches(log: Path, what: str) -> list[tuple[float, float]]:
     return spans
 
 
-def events(scope, since: float, until: float, *actions: str) -> list[float]:
-    """Epoch seconds of the scope's container events."""
-    filters = [f"--filter=event={action}" for action in actions]
-    lines = docker.call(
-        "events",
-        f"--since={since:.9f}",
-        f"--until={until:.9f}",
-        "--format={{json .}}",
-        f"--filter=label={scope.label}",
-        *filters,
-    )
-    return sorted(json.loads(line)["timeNano"] / 1e9 for line in lines.splitlines())
+class Events:
+    """The scope's container events while the block runs; the daemon itself keeps only 256."""
+
+    def __init__(self, scope: docker.Scope) -> None:
+        self._process = subprocess.Popen(
+            ["docker", "events", "--format={{json .}}", f"--filter=label={scope.label}"],
+            env=os.environ | {"DOCKER_HOST": docker.URL},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._events: list[dict] = []
+
+    def __enter__(self) -> Events:
+        time.sleep(0.5)  # docker events says nowhere that it listens
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(0.5)
+        self._process.terminate()
+        out, _errors = self._process.communicate()
+        self._events = [json.loads(line) for line in out.splitlines()]
+
+    def times(self, *actions: str) -> list[float]:
+        """Epoch seconds of these actions."""
+        return sorted(e["timeNano"] / 1e9 for e in self._events if e["Action"] in actions)
 
 
 def test_window_lies_inside_one_kopia(local_site, scope, recorder):
@@ -71,10 +86,11 @@ def test_window_lies_inside_one_kopia(local_site, scope, recorder):
     written after the last start: the flush.
     """
     make_stack(local_site, scope)
-    run = local_site.json("backup", "shop")["runs"][0]
+    with Events(scope) as events:
+        run = local_site.json("backup", "shop")["runs"][0]
     ((began, ended),) = launches(recorder, "snapshot create")
-    stops = events(scope, began, ended, "kill", "die")
-    starts = events(scope, began, ended, "start")
+    stops = events.times("kill", "die")
+    starts = events.times("start")
     assert len(starts) == 2
     phases = {phase["phase"]: phase for phase in run["phases"]}
     order = [phase["phase"] for phase in run["phases"]]
@@ -93,10 +109,11 @@ def test_window_sees_no_other_kopia(local_site, scope, recorder):
     make_stack(local_site, scope)
     local_site.ok("backup", "shop")
     recorder.write_text("")
-    local_site.ok("backup", "shop")
+    with Events(scope) as events:
+        local_site.ok("backup", "shop")
     ((began, ended),) = launches(recorder, "snapshot create")
-    first_stop = events(scope, began, ended, "kill")[0]
-    last_start = events(scope, began, ended, "start")[-1]
+    first_stop = events.times("kill")[0]
+    last_start = events.times("start")[-1]
     others = [span for span in launches(recorder, "") if span != (began, ended)]
     assert others
     assert all(end < first_stop or begin > last_start for begin, end in others)
@@ -146,8 +163,7 @@ def test_secrets_are_nowhere_to_be_seen(site, scope, tmp_path):
                     except OSError:
                         continue
                     seen.extend(repr(line) for secret in secrets if secret in line)
-            listing = docker.call("ps", "--quiet", "--filter", "label=kopi.worker").split()
-            for worker in listing:
+            for worker in site.workers():
                 try:
                     text = json.dumps(docker.inspect(worker)).encode()
                 except RuntimeError:

@@ -58,6 +58,13 @@ class Site:
             environment["KOPIWATCH_WORKER_IMAGE"] = worker_image()
         return environment | self.extra
 
+    def workers(self) -> list[str]:
+        """Worker containers of this site, running or not."""
+        uuid = json.loads((self.state / "state.json").read_text())["uuid"]
+        return docker.call(
+            "ps", "--all", "--quiet", "--filter", f"label=kopi.state={uuid}"
+        ).split()
+
     def run(self, *args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run the command to its end; stdout and stderr as text."""
         return subprocess.run(

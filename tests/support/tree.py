@@ -12,9 +12,9 @@ def describe(root: Path) -> dict[bytes, tuple[object, ...]]:
     """Everything below ``root`` by its relative path.
 
     The value holds type, mode, uid, gid, mtime, and the content's SHA-256 or the link's target.
-    mtimes are nanoseconds for files and microseconds, rounded up, for symlinks, which is what Kopia's
-    restore sets. Those of directories are left out: Kopia stores them, but its restore (0.23.1) sets the newest mtime
-    of anything inside instead.
+    mtimes are nanoseconds for files, and for symlinks microseconds, rounded up: that is what
+    Kopia's restore sets. Those of directories are left out: Kopia stores them, but its restore
+    (0.23.1) sets the newest mtime of anything inside instead.
     """
     found: dict[bytes, tuple[object, ...]] = {}
     base = os.fsencode(root)

@@ -63,11 +63,13 @@ def test_gate_refuses_when_the_word_never_comes(shell, gate):
     assert end(process)[0] != 0
 
 
-def test_gate_after_says_so_and_leaves(shell, gate):
-    """Nobody is waited for."""
+@pytest.mark.parametrize(("word", "open_"), [("flush\n", True), ("go\n", False)])
+def test_gate_after_waits_for_flush(shell, gate, word, open_):
+    """Nothing is written before the containers are up again."""
     process = start(shell, GATE_AFTER, gate)
     assert (gate / "said").read_text() == "after\n"
-    assert end(process)[0] == 0
+    (gate / "word").write_text(word)
+    assert (end(process)[0] == 0) is open_
 
 
 @pytest.mark.parametrize("script", [GATE_BEFORE, GATE_AFTER], ids=["before", "after"])

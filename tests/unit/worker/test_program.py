@@ -91,6 +91,7 @@ def test_worker_takes_kopia_through_its_gate(worker):
     worker.hear("ready")
     worker.order("go")
     worker.hear("read")
+    worker.order("flush")
     ended = worker.hear("exit")
     assert (ended["code"], ended["killed"]) == (0, False)
     assert ended["out"] == '{"id":"k1"}\n'
