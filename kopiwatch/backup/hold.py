@@ -12,6 +12,7 @@ import msgspec
 
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.result import MemberResult
+from kopiwatch.clock import Clock
 from kopiwatch.engine.health import wait_healthy
 from kopiwatch.engine.port import Engine, Inspected
 from kopiwatch.errors import ContainerGone, EngineError, KopiwatchError
@@ -65,7 +66,9 @@ async def stop_all(engine: Engine, levels: Iterable[Iterable[Stop]]) -> tuple[st
     return tuple(down)
 
 
-async def bring_back(engine: Engine, held: Iterable[Held]) -> tuple[MemberResult, ...]:
+async def bring_back(
+    engine: Engine, held: Iterable[Held], clock: Clock
+) -> tuple[MemberResult, ...]:
     """Start what we hold, in dependency order, each level side by side.
 
     Never raises an error of Docker's: a member that does not start is a result with state
@@ -75,7 +78,7 @@ async def bring_back(engine: Engine, held: Iterable[Held]) -> tuple[MemberResult
     by_id = {member.id: member for member in members}
     results: list[MemberResult] = []
     for level in sorted({member.level for member in members}):
-        calls = [partial(_bring_one, engine, m, by_id) for m in members if m.level == level]
+        calls = [partial(_bring_one, engine, m, by_id, clock) for m in members if m.level == level]
         names = [m.name for m in members if m.level == level]
         results += [
             MemberResult(name, "failed", detail=outcome.message)
@@ -86,18 +89,20 @@ async def bring_back(engine: Engine, held: Iterable[Held]) -> tuple[MemberResult
     return tuple(results)
 
 
-async def _bring_one(engine: Engine, member: Held, by_id: dict[str, Held]) -> MemberResult:
+async def _bring_one(
+    engine: Engine, member: Held, by_id: dict[str, Held], clock: Clock
+) -> MemberResult:
     for dependency in member.await_healthy:
         if dependency in by_id:
-            await _wait(engine, by_id[dependency])
+            await _wait(engine, by_id[dependency], clock)
     try:
-        started = await _start(engine, member.id)
+        started = await _start(engine, member.id, clock)
     except ContainerGone:
-        return await _bring_successor(engine, member)
+        return await _bring_successor(engine, member, clock)
     return MemberResult(member.name, "started" if started else "ran-already")
 
 
-async def _start(engine: Engine, container: str) -> bool:
+async def _start(engine: Engine, container: str, clock: Clock) -> bool:
     """Start a container; a start that fails is tried again, because giving up leaves it down."""
     for pause in START_RETRY_SECONDS:
         try:
@@ -105,17 +110,17 @@ async def _start(engine: Engine, container: str) -> bool:
         except ContainerGone:
             raise
         except EngineError:
-            await anyio.sleep(pause)
+            await clock.sleep(pause)
     return await engine.start(container)
 
 
-async def _bring_successor(engine: Engine, member: Held) -> MemberResult:
+async def _bring_successor(engine: Engine, member: Held, clock: Clock) -> MemberResult:
     """Its id is gone: find who has its Compose identity (or its name) now."""
     for row in await engine.containers():
         if row.id != member.id and is_successor(row, member):
             if row.running:
                 return MemberResult(member.name, "replaced", detail=f"now {row.id[:12]}, running")
-            await _start(engine, row.id)
+            await _start(engine, row.id, clock)
             return MemberResult(member.name, "started", detail=f"its successor {row.id[:12]}")
     return MemberResult(member.name, "gone", detail="somebody removed it while it was down")
 
@@ -129,12 +134,12 @@ def is_successor(row: Container, member: Held) -> bool:
 
 
 async def wait_all_healthy(
-    engine: Engine, held: Iterable[Held], results: Iterable[MemberResult]
+    engine: Engine, held: Iterable[Held], results: Iterable[MemberResult], clock: Clock
 ) -> tuple[MemberResult, ...]:
     """Wait for the members that were healthy before; adds ``healthy`` to their results."""
     expected = {m.name: m for m in held if m.healthy_before}
     waiting = [r for r in results if r.name in expected and r.state in ("started", "ran-already")]
-    calls = [partial(_wait, engine, expected[result.name]) for result in waiting]
+    calls = [partial(_wait, engine, expected[result.name], clock) for result in waiting]
     health: dict[str, bool | KopiwatchError] = dict(
         zip((r.name for r in waiting), await outcomes(calls), strict=True)
     )
@@ -150,12 +155,17 @@ def _with_health(result: MemberResult, health: bool | KopiwatchError | None) -> 
     return MemberResult(result.name, result.state, health, detail)
 
 
-async def _wait(engine: Engine, member: Held) -> bool:
+async def _wait(engine: Engine, member: Held, clock: Clock) -> bool:
     inspected = await engine.inspect(member.id)
     if inspected.healthcheck is None:
         return inspected.running
     return await wait_healthy(
-        engine, member.id, inspected.healthcheck, seconds=member.start_timeout
+        engine,
+        member.id,
+        inspected.healthcheck,
+        seconds=member.start_timeout,
+        sleep=clock.sleep,
+        clock=clock.seconds,
     )
 
 

@@ -12,6 +12,7 @@ from kopiwatch.backup.journal import Held
 from kopiwatch.engine.port import Engine, Inspected
 from kopiwatch.errors import RunError
 from kopiwatch.kopia.record import Snapshot
+from kopiwatch.kopia.tree import RECIPE
 from kopiwatch.task import together
 from kopiwatch.units.container import Container
 from kopiwatch.units.group import tree_path
@@ -19,7 +20,6 @@ from kopiwatch.units.order import Namespaces, OrderPlan, stop_plan
 from kopiwatch.units.setting import MemberSettings
 from kopiwatch.units.unit import Source, Unit
 
-RECIPE = "recipe"
 ENDLESS = timedelta(seconds=10)
 """What a replay waits for a container that Docker would wait for without end."""
 

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 import msgspec
 
 from kopiwatch import __version__
 from kopiwatch.backup import hold
-from kopiwatch.backup.access import Access, WorkerPlan
+from kopiwatch.backup.access import WorkerPlan
 from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, Said, SetUp, gated
 from kopiwatch.backup.hold import HoldPlan
+from kopiwatch.backup.house import House
 from kopiwatch.backup.journal import Journal
-from kopiwatch.backup.plan import RECIPE, parents_trusted, plan_hold, worker_plan
+from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
 from kopiwatch.backup.recipe import write_recipe
 from kopiwatch.backup.result import MemberResult, Phase, PhaseTime, RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import quarantine
-from kopiwatch.backup.state import StateFolder
 from kopiwatch.backup.verdict import judge, judge_source
-from kopiwatch.engine.port import Engine, EngineInfo
 from kopiwatch.errors import Cancelled, KopiwatchError, RepositoryError, RunError
 from kopiwatch.kopia import argv
 from kopiwatch.kopia.failure import classify
-from kopiwatch.kopia.port import Repository
-from kopiwatch.kopia.record import Entry, Snapshot
+from kopiwatch.kopia.record import Snapshot
+from kopiwatch.kopia.tree import RECIPE, parts
 from kopiwatch.units.container import Container
 from kopiwatch.units.unit import Unit
 
@@ -36,37 +34,6 @@ READY_SECONDS = 300.0
 FLUSH_SECONDS = 3600.0
 OBSERVE_SECONDS = 2.0
 SETTLE_SECONDS = 120.0
-
-
-class Listener(Protocol):
-    """Whoever follows a run: a terminal, a log."""
-
-    def say(self, action: str, message: str, **facts: object) -> None:
-        """One event; ``action`` is a stable name, ``message`` a sentence for people."""
-
-
-class House(msgspec.Struct, frozen=True):
-    """What every run needs, wired once per process.
-
-    ``own`` is the id of our own container, empty outside one.
-    ``now`` gives UTC, ``clock`` monotonic seconds. ``owner`` is the text for the Kopia lock,
-    ``environment`` Kopia's environment in a worker (it holds no secret).
-    """
-
-    engine: Engine
-    info: EngineInfo
-    repository: Repository
-    access: Access
-    state: StateFolder
-    host: str
-    instance: str
-    own: str
-    owner: str
-    environment: dict[str, str]
-    writable_repository: bool
-    listener: Listener
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    clock: Callable[[], float] = anyio.current_time
 
 
 class Run:
@@ -77,7 +44,7 @@ class Run:
         self.unit = unit
         self.rows = rows
         self.run = run
-        self.began = house.now()
+        self.began = house.clock.now()
         self.phases: list[PhaseTime] = []
         self.phase: Phase = "check"
         self.hold = HoldPlan()
@@ -161,9 +128,9 @@ class Run:
         with self._timed("ready"), self._deadline(READY_SECONDS, "Kopia did not reach the gate"):
             files = await house.repository.worker_files(
                 cache_dir=f"{places.cache}/kopia",
-                storage_path=f"{places.repository}/kopia" if house.writable_repository else None,
+                storage_path=f"{places.repository}/kopia" if house.repository_is_folder else None,
             )
-            own = (places.cache, *([places.repository] if house.writable_repository else []))
+            own = (places.cache, *([places.repository] if house.repository_is_folder else []))
             await kopia.set_up(
                 SetUp(
                     base=places.base,
@@ -197,7 +164,7 @@ class Run:
         """Stop, one read, start. Whatever happens, what was stopped is started."""
         self._journal(self.hold)
         self.launched = True
-        opened = self.house.clock()
+        opened = self.house.clock.seconds()
         try:
             limit = self.unit.settings.window_timeout.total_seconds()
             with self._deadline(limit, "the window took longer than kopi.window-timeout"):
@@ -218,7 +185,7 @@ class Run:
 
     def _close_window(self, opened: float) -> None:
         """Downtime lasts until the last start has returned, and then until all are healthy."""
-        self.started_at = self.house.clock()
+        self.started_at = self.house.clock.seconds()
         if self.hold.held:
             self.window = self.started_at - opened
 
@@ -243,7 +210,7 @@ class Run:
         if not held:
             return
         with self._timed("start"):
-            self.members = await hold.bring_back(self.house.engine, held)
+            self.members = await hold.bring_back(self.house.engine, held, self.house.clock)
         failed = {member.name for member in self.members if member.state == "failed"}
         still = tuple(member for member in held if member.name in failed)
         self._journal(msgspec.structs.replace(self.hold, held=still))
@@ -255,7 +222,7 @@ class Run:
         """Who was healthy must be healthy again; Kopia writes meanwhile."""
         with self._timed("health"):
             self.members = await hold.wait_all_healthy(
-                self.house.engine, self.hold.held, self.members
+                self.house.engine, self.hold.held, self.members, self.house.clock
             )
 
     # -- after the window ----------------------------------------------------------------------
@@ -287,8 +254,8 @@ class Run:
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
             self.sources = await self._stored(snapshot)
             if self.hold.held:
-                since = self.house.clock() - self.started_at
-                await anyio.sleep(max(0.0, OBSERVE_SECONDS - since))
+                since = self.house.clock.seconds() - self.started_at
+                await self.house.clock.sleep(max(0.0, OBSERVE_SECONDS - since))
                 self.members = await hold.still_running(
                     self.house.engine, self.hold.held, self.members
                 )
@@ -298,7 +265,8 @@ class Run:
 
     async def _stored(self, snapshot: Snapshot) -> tuple[SourceResult, ...]:
         """What the tree holds of each expected source, read from the repository."""
-        tree = await stored_tree(self.house.repository, snapshot, self.unit)
+        root = snapshot.root_entry.obj if snapshot.root_entry else ""
+        tree = await parts(self.house.repository, root) if root else {}
         results = (
             judge_source(path, tree.get(path))
             for path in (RECIPE, *(source.path for source in self.unit.sources))
@@ -335,7 +303,7 @@ class Run:
             unit=self.unit.name,
             verdict=verdict,
             began=self.began,
-            ended=self.house.now(),
+            ended=self.house.clock.now(),
             reason=reason,
             message=message,
             snapshot=identity,
@@ -354,7 +322,7 @@ class Run:
 
     def _journal(self, plan: HoldPlan) -> None:
         self.house.state.journals.write(
-            Journal(self.unit.name, self.run, self.house.now(), self._source, plan.held)
+            Journal(self.unit.name, self.run, self.house.clock.now(), self._source, plan.held)
         )
 
     def _settle(self) -> None:
@@ -387,12 +355,12 @@ class Run:
     @contextmanager
     def _timed(self, phase: Phase) -> Iterator[None]:
         self.phase = phase
-        began, start = self.house.now(), self.house.clock()
+        began, start = self.house.clock.now(), self.house.clock.seconds()
         self.house.listener.say("phase", phase, unit=self.unit.name, run=self.run)
         try:
             yield
         finally:
-            self.phases.append(PhaseTime(phase, began, self.house.clock() - start))
+            self.phases.append(PhaseTime(phase, began, self.house.clock.seconds() - start))
 
     @contextmanager
     def _deadline(self, seconds: float, sentence: str) -> Iterator[None]:
@@ -405,24 +373,3 @@ class Run:
                 phase=self.phase,
                 reason="deadline",
             ) from error
-
-
-async def stored_tree(
-    repository: Repository, snapshot: Snapshot, unit: Unit | None = None
-) -> dict[str, Entry]:
-    """The parts of a stored tree by their path (``recipe``, ``volumes/<name>``, …).
-
-    Folders that hold sources are opened only if the unit has sources in them.
-    """
-    root = snapshot.root_entry
-    if root is None or not root.obj:
-        return {}
-    wanted = {source.path.split("/")[0] for source in unit.sources} if unit else None
-    tree: dict[str, Entry] = {}
-    for entry in (await repository.directory(root.obj)).entries:
-        if entry.name == RECIPE:
-            tree[RECIPE] = entry
-        elif entry.type == "d" and (wanted is None or entry.name in wanted):
-            for child in (await repository.directory(entry.obj)).entries:
-                tree[f"{entry.name}/{child.name}"] = child
-    return tree

@@ -6,15 +6,13 @@ Only whoever holds the run lock may call :func:`replay`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from datetime import datetime
 
-import anyio
 import msgspec
 
 from kopiwatch.backup import hold
 from kopiwatch.backup.journal import Journal, JournalStore
 from kopiwatch.backup.result import MemberResult
+from kopiwatch.clock import Clock
 from kopiwatch.engine.port import Engine
 from kopiwatch.errors import RunError
 from kopiwatch.kopia.port import Repository
@@ -47,7 +45,7 @@ _WORDS = {
 
 
 async def bring_all_back(
-    engine: Engine, journals: JournalStore, *, now: Callable[[], datetime]
+    engine: Engine, journals: JournalStore, clock: Clock
 ) -> tuple[Replayed, ...]:
     """Start what the journals say we hold down. One sick member never blocks another unit.
 
@@ -63,7 +61,7 @@ async def bring_all_back(
             continue
         if journal is None or not journal.members:
             continue
-        results = await _bring_back_for_good(engine, journal, now)
+        results = await _bring_back_for_good(engine, journal, clock)
         failed = {result.name for result in results if result.state == "failed"}
         still = tuple(member for member in journal.members if member.name in failed)
         journals.write(msgspec.structs.replace(journal, members=still))
@@ -75,28 +73,28 @@ async def bring_all_back(
 
 
 async def _bring_back_for_good(
-    engine: Engine, journal: Journal, now: Callable[[], datetime]
+    engine: Engine, journal: Journal, clock: Clock
 ) -> tuple[MemberResult, ...]:
     """Start the members, and again those that a late stop takes down after all.
 
     Docker may still be carrying out a stop of the process that died: the container runs, a start
     says so, and then it ends. Who runs already is watched until that stop must be over.
     """
-    results = await hold.bring_back(engine, journal.members)
+    results = await hold.bring_back(engine, journal.members, clock)
     running = {result.name for result in results if result.state == "ran-already"}
     watched = tuple(member for member in journal.members if member.name in running)
     if not watched:
         return results
     longest = max(member.stop_timeout for member in watched) + hold.STOP_MARGIN_SECONDS
-    left = longest - (now() - journal.since).total_seconds()
-    with anyio.move_on_after(min(max(0.0, left), longest)):
-        while True:
-            await anyio.sleep(WATCH_SECONDS)
-            rows = {row.id: row for row in await engine.containers()}
-            fallen = [m for m in watched if m.id in rows and not rows[m.id].running]
-            if fallen:
-                again = {r.name: r for r in await hold.bring_back(engine, fallen)}
-                results = tuple(again.get(result.name, result) for result in results)
+    left = min(longest, longest - (clock.now() - journal.since).total_seconds())
+    end = clock.seconds() + left
+    while clock.seconds() < end:
+        await clock.sleep(WATCH_SECONDS)
+        rows = {row.id: row for row in await engine.containers()}
+        fallen = [m for m in watched if m.id in rows and not rows[m.id].running]
+        if fallen:
+            again = {r.name: r for r in await hold.bring_back(engine, fallen, clock)}
+            results = tuple(again.get(result.name, result) for result in results)
     return results
 
 

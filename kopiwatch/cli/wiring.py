@@ -13,10 +13,11 @@ import msgspec
 from kopiwatch.backup.access import Access
 from kopiwatch.backup.access_namespace import HostPaths, NamespaceAccess
 from kopiwatch.backup.access_worker import OwnFolders, WorkerAccess
-from kopiwatch.backup.run import House, Listener
+from kopiwatch.backup.house import House, Listener
 from kopiwatch.backup.settle import bring_all_back, settle_verdicts
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.cli.output import note
+from kopiwatch.clock import SYSTEM
 from kopiwatch.config import Config, load, nearest
 from kopiwatch.engine.client import DockerEngine
 from kopiwatch.engine.own import Inside, Own, Unknown, host_source, whoami
@@ -202,9 +203,7 @@ async def changing(
     async with FileLock(state.run_lock, command=command).hold():
         way = access_of(config, where, state, identity) if access else None
         await end_strays(where.engine, way, state, identity)
-        for replayed in await bring_all_back(
-            where.engine, state.journals, now=lambda: datetime.now(UTC)
-        ):
+        for replayed in await bring_all_back(where.engine, state.journals, SYSTEM):
             note(str(replayed))
         yield state, way
 
@@ -247,7 +246,7 @@ async def house(
             own=where.own_id,
             owner=msgspec.json.encode(owner).decode(),
             environment=environment(os.environ, home=Path("/")),
-            writable_repository=_repository_folder(config) is not None,
+            repository_is_folder=_repository_folder(config) is not None,
             listener=listener,
         )
 

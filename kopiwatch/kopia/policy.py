@@ -22,7 +22,6 @@ GATE_TIMEOUT_SECONDS = 24 * 60 * 60
 _REFUSAL = "kopiwatch: only kopiwatch backs this source up; Kopia was started without its gate"
 
 
-
 def _gate(said: str, wanted: str) -> str:
     """The script of one gate: says a line, waits for a line, and opens only for the right one."""
     return f"""\

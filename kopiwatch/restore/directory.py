@@ -12,6 +12,8 @@ import msgspec
 from kopiwatch.errors import RunError, UsageError
 from kopiwatch.kopia.port import Repository, RestoreResult
 from kopiwatch.kopia.record import Entry
+from kopiwatch.kopia.tree import RECIPE
+from kopiwatch.kopia.tree import parts as parts_of
 from kopiwatch.restore.point import Point, ensure_complete, part
 
 UNIT_FILE = "unit.json"
@@ -54,11 +56,11 @@ async def plan(repository: Repository, point: Point, target: Path, volumes: Iter
     Raises UsageError for a volume that is not in it or a target that is not empty, RunError when
     the tree lacks what its recipe expects.
     """
-    tree = await tree_of(repository, point)
+    tree = await parts_of(repository, point.root)
     await check_target(target)
     names = tuple(dict.fromkeys(volumes))
     parts = tuple(part(tree, name) for name in names) if names else tuple(sorted(tree))
-    ensure_complete(point, parts or ("recipe",), tree)
+    ensure_complete(point, parts or (RECIPE,), tree)
     summaries = [_count(tree[path]) for path in parts]
     return Plan(
         point,
@@ -67,18 +69,6 @@ async def plan(repository: Repository, point: Point, target: Path, volumes: Iter
         sum(files for files, _ in summaries),
         sum(size for _, size in summaries),
     )
-
-
-async def tree_of(repository: Repository, point: Point) -> dict[str, Entry]:
-    """The parts of a point by their path: ``recipe``, ``volumes/<name>``, ``binds/<slug>``."""
-    tree: dict[str, Entry] = {}
-    for entry in (await repository.directory(point.root)).entries:
-        if entry.name in ("volumes", "binds", "dumps") and entry.type == "d":
-            for child in (await repository.directory(entry.obj)).entries:
-                tree[f"{entry.name}/{child.name}"] = child
-        else:
-            tree[entry.name] = entry
-    return tree
 
 
 def _count(entry: Entry) -> tuple[int, int]:

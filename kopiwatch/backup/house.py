@@ -1,0 +1,44 @@
+"""What every run needs, wired once per process."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from kopiwatch.backup.access import Access
+from kopiwatch.backup.state import StateFolder
+from kopiwatch.clock import SYSTEM, Clock
+from kopiwatch.engine.port import Engine, EngineInfo
+from kopiwatch.kopia.port import Repository
+
+
+class Listener(Protocol):
+    """Whoever follows a run: a terminal, a log."""
+
+    def say(self, action: str, message: str, **facts: object) -> None:
+        """One event; ``action`` is a stable name, ``message`` a sentence for people."""
+
+
+class House(msgspec.Struct, frozen=True):
+    """The rooms a run works in, and who we are.
+
+    ``host`` is the frozen name in the repository's identities. ``own`` is the id of our own
+    container, empty outside one. ``owner`` is the text for the Kopia lock, ``environment`` Kopia's
+    environment in a worker (it holds no secret). ``repository_is_folder`` says that workers need
+    the repository mounted.
+    """
+
+    engine: Engine
+    info: EngineInfo
+    repository: Repository
+    access: Access
+    state: StateFolder
+    host: str
+    instance: str
+    own: str
+    owner: str
+    environment: dict[str, str]
+    repository_is_folder: bool
+    listener: Listener
+    clock: Clock = SYSTEM
