@@ -14,7 +14,7 @@ import msgspec
 
 from kopiwatch.backup.access import Places, Session, TreeEntry, WorkerPlan
 from kopiwatch.engine.port import Channel, Engine, WorkerMount, WorkerSpec
-from kopiwatch.errors import EngineError, RunError
+from kopiwatch.errors import RunError
 from kopiwatch.units.container import STATE_LABEL, WORKER_LABEL
 
 ENTRYPOINT = ("python3", "-I", "-S", "/usr/local/lib/kopiwatch/worker.py")
@@ -101,17 +101,8 @@ class WorkerAccess:
             mounts=tuple(self._mounts(plan)),
             network=self._network,
         )
-        try:
-            async with self._engine.worker(spec) as channel:
-                yield WorkerSession(self._engine, name, channel)
-        except EngineError as error:
-            raise RunError(
-                f"unit {plan.unit}: the worker failed: {error.message}",
-                phase="ready",
-                reason="worker",
-                hint=error.hint,
-                tail=error.tail,
-            ) from error
+        async with self._engine.worker(spec) as channel:
+            yield WorkerSession(self._engine, name, channel)
 
     def _mounts(self, plan: WorkerPlan) -> list[WorkerMount]:
         folders = self._folders

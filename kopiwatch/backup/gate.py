@@ -57,26 +57,24 @@ class Launch(msgspec.Struct, frozen=True):
 class GatedKopia:
     """Drives one Kopia through its gate. Each step raises RunError with a reason of its own."""
 
-    def __init__(self, unit: str, session: Session) -> None:
+    def __init__(
+        self, unit: str, session: Session, heard: MemoryObjectReceiveStream[Said]
+    ) -> None:
         self._unit = unit
         self._session = session
-        self._send: MemoryObjectSendStream[Said]
-        self._heard: MemoryObjectReceiveStream[Said]
-        self._send, self._heard = anyio.create_memory_object_stream[Said](64)
+        self._heard = heard
         self._running = False
-        self.times: dict[str, float] = {}
 
-    async def listen(self) -> None:
+    async def listen(self, send: MemoryObjectSendStream[Said]) -> None:
         """Pass on what the worker says, until it ends."""
-        async with self._send:
+        async with send:
             async for line in self._session.channel.lines():
                 try:
                     said = msgspec.json.decode(line, type=Said)
                 except msgspec.MsgspecError as error:
                     said = Said("error", reason="protocol", text=f"strange words: {error}")
                 if said.say != "alive":
-                    self.times.setdefault(said.say, said.at)
-                    await self._send.send(said)
+                    await send.send(said)
 
     async def _next(self, phase: str) -> Said:
         try:
@@ -180,9 +178,10 @@ _HINTS = {
 @asynccontextmanager
 async def gated(unit: str, session: Session) -> AsyncIterator[GatedKopia]:
     """A :class:`GatedKopia` that listens while the block runs."""
-    kopia = GatedKopia(unit, session)
-    with unwrapped():
+    send, heard = anyio.create_memory_object_stream[Said](64)
+    kopia = GatedKopia(unit, session, heard)
+    with heard, send, unwrapped():
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(kopia.listen)
+            tasks.start_soon(kopia.listen, send)
             yield kopia
             tasks.cancel_scope.cancel()

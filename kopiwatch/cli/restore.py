@@ -74,6 +74,8 @@ async def restore_files(
         f"{unit}: {what} as of {moment(point.at)} (run {point.run}), {chosen.files} files, "
         f"{size(chosen.size)}, into {target}"
     )
+    for warning in chosen.warnings:
+        note(f"warning, from when it was taken: {warning}")
     if dry_run:
         if as_json:
             print_json({"dry_run": True, "plan": chosen})

@@ -71,6 +71,9 @@ class Repository(Protocol):
     async def directory(self, obj: str) -> Directory:
         """A directory object with the summaries of its sub-directories."""
 
+    async def content(self, obj: str) -> bytes:
+        """The bytes of one small file, ``<object>`` or ``<object>/sub/path``."""
+
     async def ensure_policy(self, host: str) -> bool:
         """Read, compare, and write the host policy on drift only. True if it was written."""
 

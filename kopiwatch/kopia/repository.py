@@ -177,6 +177,12 @@ class KopiaRepository:
         answer = await self._call(argv.show(obj), attempt, READ_SECONDS)
         return directory(answer.stdout, attempt)
 
+    async def content(self, obj: str) -> bytes:
+        """The bytes of one small file: an object, or one with a path behind it."""
+        attempt = f"reading the file {obj}"
+        require_path(obj, attempt)
+        return (await self._call(argv.show(obj), attempt, READ_SECONDS)).stdout
+
     # -- policy --------------------------------------------------------------------------------
 
     async def ensure_policy(self, host: str) -> bool:

@@ -22,7 +22,7 @@ UNIT_FILE = "unit.json"
 class Expected(msgspec.Struct, frozen=True):
     """The part of a recipe that says what its tree must contain."""
 
-    expected: tuple[str, ...] = ()
+    expected: tuple[str, ...]
     warnings: tuple[str, ...] = ()
 
 
@@ -48,6 +48,7 @@ class Plan(msgspec.Struct, frozen=True):
     parts: tuple[str, ...]
     files: int
     size: int
+    warnings: tuple[str, ...] = ()
 
 
 async def plan(repository: Repository, point: Point, target: Path, volumes: Iterable[str]) -> Plan:
@@ -60,7 +61,8 @@ async def plan(repository: Repository, point: Point, target: Path, volumes: Iter
     await check_target(target)
     names = tuple(dict.fromkeys(volumes))
     parts = tuple(part(tree, name) for name in names) if names else tuple(sorted(tree))
-    ensure_complete(point, parts or (RECIPE,), tree)
+    recipe = await expected_of(repository, point)
+    ensure_complete(point, recipe.expected, tree)
     summaries = [_count(tree[path]) for path in parts]
     return Plan(
         point,
@@ -68,7 +70,25 @@ async def plan(repository: Repository, point: Point, target: Path, volumes: Iter
         parts if names else (),
         sum(files for files, _ in summaries),
         sum(size for _, size in summaries),
+        recipe.warnings,
     )
+
+
+async def expected_of(repository: Repository, point: Point) -> Expected:
+    """What the recipe of a point says its tree must contain.
+
+    Raises RunError when the recipe is not there or not readable: the point cannot be trusted.
+    """
+    try:
+        content = await repository.content(f"{point.root}/{RECIPE}/{UNIT_FILE}")
+        return msgspec.json.decode(content, type=Expected)
+    except msgspec.MsgspecError as error:
+        raise RunError(
+            f"the recipe of restore point {point.run} cannot be read: {error}",
+            phase="check",
+            reason="recipe",
+            hint=f"choose another from `kopiwatch points {point.unit}`",
+        ) from error
 
 
 def _count(entry: Entry) -> tuple[int, int]:
@@ -85,7 +105,7 @@ async def check_target(target: Path) -> None:
             return "is a symlink to nothing"
         if target.exists() and not target.is_dir():
             return "is not a directory"
-        if target.is_dir() and next(os.scandir(target), None) is not None:
+        if target.is_dir() and os.listdir(target):
             return "is not empty"
         if not target.exists() and not target.parent.is_dir():
             return f"cannot be made: {target.parent} is not a directory"

@@ -229,6 +229,14 @@ class FakeRepository:
             raise RepositoryError(f"{attempt}: that is not a directory")
         return contents.directories[entry.obj]
 
+    async def content(self, obj: str) -> bytes:
+        """The bytes of one file."""
+        self._called("content", obj)
+        attempt = f"reading the file {obj}"
+        require_path(obj, attempt)
+        contents = self._connected()
+        return contents.files[self._find(obj, attempt).obj]
+
     async def ensure_policy(self, host: str) -> bool:
         """Write the host policy on drift only."""
         self._called("ensure_policy", host)

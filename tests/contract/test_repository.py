@@ -244,6 +244,15 @@ async def test_directory_has_entries_with_their_summaries(world, repository):
     assert (await repository.directory(by_name["empty"].obj)).entries == ()
 
 
+async def test_content_is_the_file_behind_a_path(world, repository):
+    """One small file is read without a restore."""
+    snapshot = await world.snapshot(repository)
+    root = snapshot.root_entry.obj
+    assert await repository.content(f"{root}/volumes/db/sub/b") == b"content of b"
+    with pytest.raises(RepositoryError):
+        await repository.content(f"{root}/absent")
+
+
 @pytest.mark.parametrize("path", ["k" + "0" * 32, "{root}/nothing", "{root}/recipe/unit.json"])
 async def test_directory_that_is_none_is_an_error(world, repository, path):
     """Unknown objects, unknown paths and files."""

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import pytest
 from support import docker
-from support.site import COMMAND, Site
+from support.site import COMMAND, IDLE, Site
 
 pytestmark = pytest.mark.timeout(120)
-
-SCRIPT = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
 
 
 def member(scope, site, name: str, **labels: str) -> str:
     given = {"kopi.enable": "true", "kopi.unit": name, "kopi.instance": site.instance}
-    return scope.run(name, script=SCRIPT, labels=given | labels, volumes=[f"{name}:/data"])
+    return scope.run(name, script=IDLE, labels=given | labels, volumes=[f"{name}:/data"])
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -154,7 +152,7 @@ def test_volume_with_driver_options_is_refused_without_a_worker_image(local_site
     """Its folder on the host would be silently empty; the hint names the way out."""
     scope.volume("opts", "--opt", "type=tmpfs", "--opt", "device=tmpfs")
     labels = {"kopi.enable": "true", "kopi.unit": "opts", "kopi.instance": local_site.instance}
-    container = scope.run("opts", script=SCRIPT, labels=labels, volumes=["opts:/data"])
+    container = scope.run("opts", script=IDLE, labels=labels, volumes=["opts:/data"])
     done = local_site.run("backup", "opts")
     assert done.returncode == 1
     assert "KOPIWATCH_WORKER_IMAGE" in done.stderr
@@ -164,9 +162,7 @@ def test_volume_with_driver_options_is_refused_without_a_worker_image(local_site
 def test_container_with_rm_is_refused(local_site, scope):
     """Its stop would remove it."""
     labels = {"kopi.enable": "true", "kopi.unit": "gone", "kopi.instance": local_site.instance}
-    container = scope.run(
-        "gone", script=SCRIPT, labels=labels, volumes=["v:/data"], options=["--rm"]
-    )
+    container = scope.run("gone", script=IDLE, labels=labels, volumes=["v:/data"], options=["--rm"])
     done = local_site.run("backup", "gone")
     assert done.returncode == 1
     assert "--rm" in done.stdout

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from support import docker
-from support.site import wait_until
+from support.site import IDLE, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 
-QUICK = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
 STUBBORN = "trap '' TERM; while :; do sleep 0.05; done"
 HUGE = 24 * 1024**3
 """A sparse file: no space, but seconds of reading."""
@@ -26,9 +25,9 @@ def slow_read(site, scope) -> dict[str, str]:
     """Two members, one of them with a volume that takes seconds to read."""
     stack = scope.stack(
         {
-            "db": {"script": QUICK, "volumes": ["data:/data"], "labels": labels(site)},
+            "db": {"script": IDLE, "volumes": ["data:/data"], "labels": labels(site)},
             "web": {
-                "script": QUICK,
+                "script": IDLE,
                 "volumes": ["files:/data"],
                 "labels": labels(site),
                 "depends_on": "db:service_started:false",
@@ -87,7 +86,7 @@ def test_kill_9_during_a_slow_stop_brings_back_who_falls_later(local_site, scope
                 "options": ["--stop-timeout", "4"],
             },
             "web": {
-                "script": QUICK,
+                "script": IDLE,
                 "volumes": ["files:/data"],
                 "labels": labels(local_site),
                 "depends_on": "db:service_started:false",
@@ -162,7 +161,7 @@ def test_window_timeout_starts_the_members_and_fails_the_run(local_site, scope):
     stack = scope.stack(
         {
             "db": {
-                "script": QUICK,
+                "script": IDLE,
                 "volumes": ["data:/data"],
                 "labels": labels(local_site) | limit,
             }

@@ -19,6 +19,7 @@ from support.kopia import find_kopia
 
 PASSWORD = "correct-horse-battery-staple"
 COMMAND = Path(sys.executable).parent / "kopiwatch"
+IDLE = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
 WRITER = "trap 'exit 0' TERM; while :; do date +%s%N >> /data/log; sleep 0.05; done"
 
 
@@ -61,9 +62,7 @@ class Site:
     def workers(self) -> list[str]:
         """Worker containers of this site, running or not."""
         uuid = json.loads((self.state / "state.json").read_text())["uuid"]
-        return docker.call(
-            "ps", "--all", "--quiet", "--filter", f"label=kopi.state={uuid}"
-        ).split()
+        return docker.call("ps", "--all", "--quiet", "--filter", f"label=kopi.state={uuid}").split()
 
     def run(self, *args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run the command to its end; stdout and stderr as text."""

@@ -1,0 +1,100 @@
+"""A worker's program in memory: it plays Kopia at the gate, on a fake engine and repository.
+
+Give :meth:`FakeProgram.script` to a :class:`kopiwatch.testing.engine.FakeEngine`. It follows the
+protocol of :mod:`kopiwatch.worker.program` and puts a snapshot into the repository on ``flush``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from kopiwatch.testing.engine_worker import FakeWorker
+from kopiwatch.testing.kopia import FakeRepository
+
+Step = Literal["start", "set-up", "launch", "go", "flush"]
+
+
+class FakeProgram:
+    """Plays every worker of one engine.
+
+    ``trees`` holds the files of a source by its path in the tree (``volumes/data``); a source that
+    is mounted but not named has one file. ``at`` lets a test act when a step is reached: the
+    function gets the worker and says whether it has dealt with the step by itself.
+    """
+
+    def __init__(self, repository: FakeRepository) -> None:
+        self.repository = repository
+        self.trees: dict[str, dict[str, bytes]] = {}
+        self.missing: set[str] = set()
+        self.failed = 0
+        self.killed = False
+        self.steps: list[str] = []
+        self.argv: list[str] = []
+        self._at: dict[Step, Callable[[FakeWorker], bool]] = {}
+
+    def at(self, step: Step, action: Callable[[FakeWorker], bool]) -> None:
+        """Call ``action`` when this step is reached; True means that the step is done with."""
+        self._at[step] = action
+
+    def exits(self, step: Step, *, code: int = 1, errors: str = "") -> None:
+        """Let Kopia end at this step instead of going on."""
+
+        def leave(worker: FakeWorker) -> bool:
+            self._say(worker, "exit", code=code, err=errors)
+            return True
+
+        self.at(step, leave)
+
+    def hangs(self, step: Step) -> None:
+        """Let nothing happen at this step."""
+        self.at(step, lambda _: True)
+
+    def script(self, worker: FakeWorker, line: bytes | None) -> None:
+        """One order, as the engine passes it on; None when the worker starts."""
+        order: dict[str, Any] = {"do": "start"} if line is None else json.loads(line)
+        step = order["do"]
+        self.steps.append(step)
+        if step == "kill":
+            self.killed = True
+            self._say(worker, "exit", killed=True, code=-9)
+        elif not (step in self._at and self._at[step](worker)):
+            self._answer(worker, step, order)
+
+    def _answer(self, worker: FakeWorker, step: str, order: Mapping[str, Any]) -> None:
+        if step == "start":
+            self._say(worker, "hello", protocol=1)
+        elif step == "set-up":
+            self._say(worker, "set-up")
+        elif step == "launch":
+            self.argv = list(order["argv"])
+            self._say(worker, "ready")
+        elif step == "go":
+            self._say(worker, "read")
+        elif step == "flush":
+            self._say(worker, "exit", code=0, out=self._store(worker))
+
+    def _store(self, worker: FakeWorker) -> str:
+        """Put what is mounted into the repository; returns Kopia's line."""
+        root = next(a for a in self.argv if a.startswith("/mnt/"))
+        tags = dict(
+            argument.removeprefix("--tags=kopiwatch-").split(":", 1)
+            for argument in self.argv
+            if argument.startswith("--tags=kopiwatch-")
+        )
+        files: dict[str, bytes] = {}
+        for mount in worker.spec.mounts:
+            path = mount.target.removeprefix(root + "/")
+            if mount.target.startswith(root + "/") and path not in self.missing:
+                tree = self.trees.get(path, {"file": b"content"})
+                files |= {f"{path}/{name}": content for name, content in tree.items()}
+                files.setdefault(f"{path}/", b"")
+        snapshot = self.repository.add_snapshot(root, files, tags=tags, failed=self.failed)
+        return msgspec.json.encode(snapshot).decode() + "\n"
+
+    @staticmethod
+    def _say(worker: FakeWorker, what: str, **fields: object) -> None:
+        worker.say(json.dumps({"say": what, **fields}).encode())
