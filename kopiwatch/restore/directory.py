@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -105,7 +104,7 @@ async def check_target(target: Path) -> None:
             return "is a symlink to nothing"
         if target.exists() and not target.is_dir():
             return "is not a directory"
-        if target.is_dir() and os.listdir(target):
+        if target.is_dir() and any(target.iterdir()):
             return "is not empty"
         if not target.exists() and not target.parent.is_dir():
             return f"cannot be made: {target.parent} is not a directory"
