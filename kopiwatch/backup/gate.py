@@ -57,9 +57,7 @@ class Launch(msgspec.Struct, frozen=True):
 class GatedKopia:
     """Drives one Kopia through its gate. Each step raises RunError with a reason of its own."""
 
-    def __init__(
-        self, unit: str, session: Session, heard: MemoryObjectReceiveStream[Said]
-    ) -> None:
+    def __init__(self, unit: str, session: Session, heard: MemoryObjectReceiveStream[Said]) -> None:
         self._unit = unit
         self._session = session
         self._heard = heard

@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+import anyio
+import anyio.to_thread
 import msgspec
 
 from kopiwatch.durable import remove_durably, write_durably
@@ -63,7 +65,7 @@ class Journal(msgspec.Struct, frozen=True):
 
 
 class JournalStore:
-    """The folder of journals. All calls are short, synchronous, and end on the disk."""
+    """The folder of journals. Each call ends on the disk, off the event loop."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,11 +73,16 @@ class JournalStore:
     def _path(self, unit: str) -> Path:
         return self.folder / f"{unit}.json"
 
-    def write(self, journal: Journal) -> None:
+    async def write(self, journal: Journal) -> None:
         """Put a journal on the disk, or remove it when it is settled.
 
-        Raises RunError when the disk does not take it; the run must not stop anything then.
+        Not to be interrupted: on return it is durable, or an error says that it is not. Raises
+        RunError when the disk does not take it; the run must not stop anything then.
         """
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._write, journal)
+
+    def _write(self, journal: Journal) -> None:
         try:
             if journal.settled:
                 remove_durably(self._path(journal.unit))
@@ -90,8 +97,11 @@ class JournalStore:
                 hint=f"make room and check permissions in {self.folder}",
             ) from error
 
-    def read(self, unit: str) -> Journal | None:
+    async def read(self, unit: str) -> Journal | None:
         """The journal of one unit, or None. Raises RunError when it cannot be read."""
+        return await anyio.to_thread.run_sync(self._read, unit)
+
+    def _read(self, unit: str) -> Journal | None:
         path = self._path(unit)
         try:
             return msgspec.json.decode(path.read_bytes(), type=Journal)
@@ -105,8 +115,11 @@ class JournalStore:
                 hint=f"see that the containers of unit {unit} run, then remove the file",
             ) from error
 
-    def units(self) -> tuple[str, ...]:
+    async def units(self) -> tuple[str, ...]:
         """The units that have a journal, readable or not."""
+        return await anyio.to_thread.run_sync(self._units)
+
+    def _units(self) -> tuple[str, ...]:
         if not self.folder.is_dir():
             return ()
         return tuple(sorted(p.stem for p in self.folder.glob("*.json") if p.name[0] != "."))

@@ -162,7 +162,7 @@ class Run:
 
     async def _window(self, kopia: GatedKopia) -> None:
         """Stop, one read, start. Whatever happens, what was stopped is started."""
-        self._journal(self.hold)
+        await self._journal(self.hold)
         self.launched = True
         opened = self.house.clock.seconds()
         try:
@@ -213,7 +213,7 @@ class Run:
             self.members = await hold.bring_back(self.house.engine, held, self.house.clock)
         failed = {member.name for member in self.members if member.state == "failed"}
         still = tuple(member for member in held if member.name in failed)
-        self._journal(msgspec.structs.replace(self.hold, held=still))
+        await self._journal(msgspec.structs.replace(self.hold, held=still))
         for member in self.members:
             if member.state == "failed":
                 self._say("start-failed", f"{member.name} does not start: {member.detail}")
@@ -292,7 +292,7 @@ class Run:
                             self.house.repository, self._source, self.run, reason
                         )
                         identity = pinned or identity
-                    self._settle()
+                    await self._settle()
                 except (RepositoryError, RunError) as error:
                     warnings.append(
                         f"the verdict could not be made durable ({error.message}); "
@@ -320,16 +320,16 @@ class Run:
     def _warnings(self) -> list[str]:
         return list(dict.fromkeys((*self.unit.warnings, *self.hold.warnings)))
 
-    def _journal(self, plan: HoldPlan) -> None:
-        self.house.state.journals.write(
+    async def _journal(self, plan: HoldPlan) -> None:
+        await self.house.state.journals.write(
             Journal(self.unit.name, self.run, self.house.clock.now(), self._source, plan.held)
         )
 
-    def _settle(self) -> None:
+    async def _settle(self) -> None:
         """The verdict is durable; whoever does not run yet stays in the journal."""
-        journal = self.house.state.journals.read(self.unit.name)
+        journal = await self.house.state.journals.read(self.unit.name)
         if journal is not None:
-            self.house.state.journals.write(msgspec.structs.replace(journal, judged=True))
+            await self.house.state.journals.write(msgspec.structs.replace(journal, judged=True))
 
     def _say(self, action: str, message: str, **facts: object) -> None:
         self.house.listener.say(action, f"{self.unit.name}: {message}", **facts)

@@ -53,9 +53,9 @@ async def bring_all_back(
     """
     done: list[Replayed] = []
     unreadable: RunError | None = None
-    for unit in journals.units():
+    for unit in await journals.units():
         try:
-            journal = journals.read(unit)
+            journal = await journals.read(unit)
         except RunError as error:  # raised below, once everybody else is up
             unreadable = error
             continue
@@ -64,7 +64,7 @@ async def bring_all_back(
         results = await _bring_back_for_good(engine, journal, clock)
         failed = {result.name for result in results if result.state == "failed"}
         still = tuple(member for member in journal.members if member.name in failed)
-        journals.write(msgspec.structs.replace(journal, members=still))
+        await journals.write(msgspec.structs.replace(journal, members=still))
         owed = tuple(member.name for member in still)
         done.append(Replayed(unit, journal.run, results, owed))
     if unreadable is not None:
@@ -104,12 +104,12 @@ async def settle_verdicts(repository: Repository, journals: JournalStore) -> tup
     Raises RepositoryError if the repository does not answer; the journals stay then.
     """
     settled = []
-    for unit in journals.units():
-        journal = journals.read(unit)
+    for unit in await journals.units():
+        journal = await journals.read(unit)
         if journal is None or journal.judged:
             continue
         await quarantine(repository, journal.source, journal.run, "interrupted")
-        journals.write(msgspec.structs.replace(journal, judged=True))
+        await journals.write(msgspec.structs.replace(journal, judged=True))
         settled.append(journal.run)
     return tuple(settled)
 
@@ -132,7 +132,7 @@ def _slug(reason: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", reason.lower()).strip("-") or "failed"
 
 
-def owed(journals: JournalStore) -> dict[str, Journal]:
+async def owed(journals: JournalStore) -> dict[str, Journal]:
     """The journals of units with members that we hold down. Reads only."""
-    found = {unit: journals.read(unit) for unit in journals.units()}
+    found = {unit: await journals.read(unit) for unit in await journals.units()}
     return {unit: journal for unit, journal in found.items() if journal and journal.members}

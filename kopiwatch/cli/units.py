@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import anyio.to_thread
 import click
 
 from kopiwatch.backup.settle import owed
@@ -11,6 +12,7 @@ from kopiwatch.backup.state import StateFolder
 from kopiwatch.cli import wiring
 from kopiwatch.cli.output import note, print_json, print_table, print_text
 from kopiwatch.cli.running import run
+from kopiwatch.kopia.lock import holder
 from kopiwatch.units.unit import Unit
 
 EXAMPLE = """\b
@@ -34,10 +36,14 @@ async def show_units(name: str, *, as_json: bool) -> int:
     async with wiring.docker(config) as where:
         found, _ = await wiring.look(config, where)
     chosen = wiring.choose(found, (name,)) if name else found.units
-    held = owed(StateFolder(config.state_dir).journals)
+    state = StateFolder(config.state_dir)
+    held = await owed(state.journals)
     down = {unit: [member.name for member in held[unit].members] for unit in held}
+    alive = await anyio.to_thread.run_sync(holder, state.run_lock) if down else None
     if as_json:
-        print_json({"units": chosen, "held_down": down, "ignored": found.ignored})
+        print_json(
+            {"units": chosen, "held_down": down, "run_lock": alive, "ignored": found.ignored}
+        )
         return 0
     if name:
         _detail(chosen[0])
@@ -48,7 +54,11 @@ async def show_units(name: str, *, as_json: bool) -> int:
         if not chosen:
             note('no container carries kopi.enable: "true"')
     for unit, members in down.items():
-        note(f"{unit}: held down by a run, or left down by one that died: {', '.join(members)}")
+        names = ", ".join(members)
+        if alive:
+            note(f"{unit}: held down just now by a run of {alive}: {names}")
+        else:
+            note(f"{unit}: LEFT DOWN by a run that died: {names}; `kopiwatch backup` starts them")
     return 0
 
 

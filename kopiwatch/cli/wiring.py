@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import msgspec
 
 from kopiwatch.backup.access import Access
@@ -198,14 +200,25 @@ async def changing(
     somebody else holds the run lock: that run is alive and nobody else touches anything.
     """
     state = StateFolder(config.state_dir)
-    identity = state.open()
-    config.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    identity = await anyio.to_thread.run_sync(state.open)
+    await anyio.to_thread.run_sync(open_cache, config.cache_dir)
     async with FileLock(state.run_lock, command=command).hold():
         way = access_of(config, where, state, identity) if access else None
         await end_strays(where.engine, way, state, identity)
         for replayed in await bring_all_back(where.engine, state.journals, SYSTEM):
             note(str(replayed))
         yield state, way
+
+
+def open_cache(folder: Path) -> None:
+    """Make the cache folder, 0700. Raises ConfigError when it cannot be."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the cache folder {folder} cannot be used: {error.strerror}",
+            hint="run as root, or set KOPIWATCH_CACHE_DIR to a folder you may write to",
+        ) from error
 
 
 async def end_strays(engine: Engine, way: Access | None, state: StateFolder, identity: str) -> None:
@@ -257,7 +270,7 @@ async def reading(config: Config, command: str) -> KopiaRepository:
     Without a connection of this state it makes one, which touches nobody's containers. Docker is
     asked for the host's name only when nothing else knows it.
     """
-    StateFolder(config.state_dir).open()
+    await anyio.to_thread.run_sync(StateFolder(config.state_dir).open)
     repository = repository_of(config, None, command)
     if not repository.host:
         async with docker(config) as where:
@@ -284,10 +297,10 @@ async def restoring(config: Config, command: str) -> AsyncIterator[Docker | None
     A fresh machine restores files without any Docker on it.
     """
     state = StateFolder(config.state_dir)
-    state.open()
-    if not state.journals.units():
+    await anyio.to_thread.run_sync(state.open)
+    if not await state.journals.units():
         async with FileLock(state.run_lock, command=command).hold():
-            if not state.journals.units():
+            if not await state.journals.units():
                 yield None
                 return
     async with docker(config) as where, changing(config, where, command, access=False):

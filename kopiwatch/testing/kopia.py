@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
+import anyio.to_thread
 import msgspec
 
 from kopiwatch.errors import (
@@ -300,7 +301,7 @@ class FakeRepository:
             raise ValueError(f"{target} is not an absolute path")
         self._connected()
         counts = [0, 0, 0]
-        self._write(self._find(path, attempt), target, counts)
+        await anyio.to_thread.run_sync(self._write, self._find(path, attempt), target, counts)
         return RestoreResult(files=counts[0], directories=counts[1], symlinks=0, size=counts[2])
 
     async def worker_files(

@@ -75,15 +75,20 @@ start_dockerd() {
   wait_for_dockerd
 }
 
+# The number alone could by now be somebody else's process.
+our_dockerd_runs() {
+  tr '\0' ' ' <"/proc/$DOCKERD_PID/cmdline" 2>/dev/null | grep -qF "own-dockerd $DOCKERD_FOLDER "
+}
+
 wait_for_dockerd() {
   local since=$SECONDS
   until docker_answers; do
-    if ! kill -0 "$DOCKERD_PID" 2>/dev/null || [ $((SECONDS - since)) -gt "$DOCKERD_START_SECONDS" ]; then
+    sleep 0.3
+    if ! our_dockerd_runs || [ $((SECONDS - since)) -gt "$DOCKERD_START_SECONDS" ]; then
       tail -n 15 "$DOCKERD_FOLDER/log" >&2
       give_up 5 "the Docker daemon did not start; its last words are above." \
         "Start Docker yourself, and run this again."
     fi
-    sleep 0.3
   done
 }
 
@@ -92,8 +97,8 @@ stop_dockerd() {
   local since=$SECONDS
   [ -n "$DOCKERD_PID" ] || return 0
   empty_dockerd
-  kill -TERM "$DOCKERD_PID" 2>/dev/null || true
-  while kill -0 "$DOCKERD_PID" 2>/dev/null; do
+  if our_dockerd_runs; then kill -TERM "$DOCKERD_PID" || true; fi
+  while our_dockerd_runs; do
     if [ $((SECONDS - since)) -gt "$DOCKERD_STOP_SECONDS" ]; then
       kill -KILL -- "-$DOCKERD_PID" 2>/dev/null || true # its session is its group
       break

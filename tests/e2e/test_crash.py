@@ -64,6 +64,7 @@ def test_kill_9_while_members_are_down_is_mended_by_the_next_backup(site, scope)
     process.kill()
     process.communicate()
     assert down(stack)
+    assert "LEFT DOWN by a run that died" in site.run("units").stderr
     (Path(docker.inspect(scope.full("data"))["Mountpoint"]) / "huge").unlink()
     done = site.run("backup", "shop")
     assert done.returncode == 0, done.stderr
@@ -132,6 +133,7 @@ def test_reading_commands_in_a_live_window_touch_nothing(local_site, scope):
         local_site.ok(*command)
         assert down(stack), command
         assert journal(local_site).read_bytes() == before
+    assert "held down just now" in local_site.run("units").stderr
     second = local_site.run("backup", "shop")
     assert second.returncode == 75
     assert "backup shop" in second.stderr

@@ -9,6 +9,7 @@ import anyio
 
 from kopiwatch.backup.access_worker import OwnFolders, WorkerAccess
 from kopiwatch.backup.house import House
+from kopiwatch.backup.journal import Journal
 from kopiwatch.backup.result import RunResult
 from kopiwatch.backup.run import Run
 from kopiwatch.backup.state import StateFolder
@@ -121,5 +122,5 @@ class RunWorld:
     def states(self) -> list[str]:
         return [self.engine.state(self.db), self.engine.state(self.web)]
 
-    def journal(self, unit: str = "shop"):
-        return self.state.journals.read(unit)
+    async def journal(self, unit: str = "shop") -> Journal | None:
+        return await self.state.journals.read(unit)

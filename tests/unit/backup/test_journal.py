@@ -16,22 +16,24 @@ from kopiwatch.errors import ConfigError
 JOURNAL = Journal("shop", "r1", datetime(2026, 1, 1, tzinfo=UTC), "kopiwatch@h:/mnt/shop", ())
 
 
-def test_journal_comes_back_as_it_was_written(tmp_path):
+@pytest.mark.anyio
+async def test_journal_comes_back_as_it_was_written(tmp_path):
     """And only its owner can read it."""
     store = JournalStore(tmp_path / "journal")
-    store.write(JOURNAL)
-    assert store.read("shop") == JOURNAL
-    assert store.units() == ("shop",)
+    await store.write(JOURNAL)
+    assert (await store.read("shop")) == JOURNAL
+    assert (await store.units()) == ("shop",)
     assert (tmp_path / "journal" / "shop.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_settled_journal_is_gone(tmp_path):
+@pytest.mark.anyio
+async def test_settled_journal_is_gone(tmp_path):
     """Nothing owed, nothing kept."""
     store = JournalStore(tmp_path / "journal")
-    store.write(JOURNAL)
-    store.write(Journal("shop", "r1", JOURNAL.since, JOURNAL.source, (), judged=True))
-    assert store.read("shop") is None
-    assert store.units() == ()
+    await store.write(JOURNAL)
+    await store.write(Journal("shop", "r1", JOURNAL.since, JOURNAL.source, (), judged=True))
+    assert (await store.read("shop")) is None
+    assert (await store.units()) == ()
     assert list((tmp_path / "journal").iterdir()) == []
 
 

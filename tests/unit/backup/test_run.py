@@ -27,7 +27,7 @@ async def test_run_is_a_success_and_owes_nothing(world):
         ("volumes/files", ""),
     ]
     assert world.states == UP
-    assert world.journal() is None
+    assert await world.journal() is None
     assert world.engine.running_workers == ()
 
 
@@ -58,7 +58,11 @@ async def test_run_writes_only_when_members_run_again(world):
 async def test_run_has_its_journal_on_disk_before_the_first_stop(world):
     """It names who will be held down, with their Compose identity and order."""
     seen = {}
-    world.engine.hook("stop", "web", lambda: seen.update(journal=world.journal()))
+
+    async def look():
+        seen["journal"] = await world.journal()
+
+    world.engine.hook("stop", "web", look)
     await world.run()
     held = {member.name: member for member in seen["journal"].members}
     assert set(held) == {"db", "web"}
@@ -94,7 +98,7 @@ async def test_run_stops_nobody_when_nobody_writes(world):
     result = await world.run("reader")
     assert (result.verdict, result.window) == ("success", 0.0)
     assert world.engine.order("stop", "start") == []
-    assert world.journal("reader") is None
+    assert await world.journal("reader") is None
 
 
 async def test_stop_that_is_refused_starts_whoever_was_stopped(world):
@@ -105,7 +109,7 @@ async def test_stop_that_is_refused_starts_whoever_was_stopped(world):
     assert world.states == UP
     assert world.program.killed
     assert world.repository.contents.snapshots == []
-    assert world.journal() is None
+    assert await world.journal() is None
 
 
 @pytest.mark.parametrize("step", ["launch", "go"])
@@ -116,7 +120,7 @@ async def test_kopia_that_ends_early_fails_the_run_and_members_run(world, step):
     assert (result.verdict, result.reason) == ("failed", "repository-full")
     assert world.states == UP
     assert ("stop db" in world.engine.order("stop")) == (step == "go")
-    assert world.journal() is None
+    assert await world.journal() is None
 
 
 async def test_kopia_is_dead_before_the_first_start(world):
@@ -145,7 +149,7 @@ async def test_kopia_that_fails_to_flush_fails_the_run(world):
     result = await world.run()
     assert result.verdict == "failed"
     assert world.states == UP
-    assert world.journal() is None
+    assert await world.journal() is None
 
 
 async def test_start_that_fails_once_is_tried_again(world):
@@ -163,7 +167,7 @@ async def test_start_that_keeps_failing_fails_the_run_and_stays_in_the_journal(w
     assert (result.verdict, result.reason) == ("failed", "start")
     assert "db" in result.message
     assert world.states == ["exited", "running"]
-    assert [member.name for member in world.journal().members] == ["db"]
+    assert [member.name for member in (await world.journal()).members] == ["db"]
     (snapshot,) = world.repository.contents.snapshots
     assert snapshot.quarantine == "start"
 
@@ -218,7 +222,7 @@ async def test_member_that_somebody_removes_is_left_alone(world):
     result = await world.run()
     assert {m.name: m.state for m in result.members}["db"] == "gone"
     assert world.engine.state(world.web) == "running"
-    assert world.journal() is None
+    assert await world.journal() is None
 
 
 async def test_successor_of_a_recreated_member_is_started(world):
@@ -254,7 +258,7 @@ async def test_repository_lost_after_the_window_leaves_the_verdict_to_the_journa
     result = await world.run()
     assert result.verdict == "failed"
     assert any("could not be made durable" in warning for warning in result.warnings)
-    journal = world.journal()
+    journal = await world.journal()
     assert (journal.members, journal.judged) == ((), False)
 
 
@@ -287,7 +291,7 @@ async def test_cancelled_run_brings_back_and_is_no_restore_point(world, when):
         await world.run()
     assert scope.cancelled_caught
     assert world.states == UP
-    assert world.journal() is None
+    assert await world.journal() is None
     assert all(s.quarantine == "cancelled" for s in world.repository.contents.snapshots)
     assert world.engine.running_workers == ()
 

@@ -35,9 +35,9 @@ def held(world, container: str, level: int = 0, **more: object) -> Held:
     return msgspec.structs.replace(given, **more)
 
 
-def left(world, *members: Held, unit: str = "shop", ago: float = 3600) -> None:
+async def left(world, *members: Held, unit: str = "shop", ago: float = 3600) -> None:
     since = NOON - timedelta(seconds=ago)
-    world.state.journals.write(Journal(unit, "r0", since, SOURCE, members))
+    await world.state.journals.write(Journal(unit, "r0", since, SOURCE, members))
 
 
 async def replay(world):
@@ -46,14 +46,14 @@ async def replay(world):
 
 async def test_replay_starts_what_was_held_in_order(world):
     """db before web, and the debt is off the books."""
-    left(world, held(world, world.web, 1), held(world, world.db, 0))
+    await left(world, held(world, world.web, 1), held(world, world.db, 0))
     world.engine.set_state(world.db, "exited")
     world.engine.set_state(world.web, "exited")
     (done,) = await replay(world)
     assert world.engine.order("start") == ["start db", "start web"]
     assert "r0 was interrupted" in str(done)
-    assert world.journal().members == ()
-    assert not world.journal().judged
+    assert (await world.journal()).members == ()
+    assert not (await world.journal()).judged
 
 
 async def test_replay_of_nothing_does_nothing(world):
@@ -65,8 +65,8 @@ async def test_replay_of_nothing_does_nothing(world):
 async def test_replay_goes_on_past_a_sick_member_and_a_sick_unit(world):
     """One that does not start blocks nobody and stays on the books."""
     other = world.engine.add_container("other", state="exited")
-    left(world, held(world, world.db), held(world, world.web))
-    left(world, held(world, other), unit="zoo")
+    await left(world, held(world, world.db), held(world, world.web))
+    await left(world, held(world, other), unit="zoo")
     for container in (world.db, world.web):
         world.engine.set_state(container, "exited")
     world.engine.fail("start", "db", EngineError("no"), times=99)
@@ -75,12 +75,12 @@ async def test_replay_goes_on_past_a_sick_member_and_a_sick_unit(world):
     assert world.engine.state(other) == "running"
     assert first.owed == ("db",)
     assert "STILL DOWN: db" in str(first)
-    assert [member.name for member in world.journal().members] == ["db"]
+    assert [member.name for member in (await world.journal()).members] == ["db"]
 
 
 async def test_replay_past_an_unreadable_journal_starts_the_others_and_says_so(world):
     """A truncated file is an error with the way out, after everybody else is up."""
-    left(world, held(world, world.db), unit="zoo")
+    await left(world, held(world, world.db), unit="zoo")
     world.engine.set_state(world.db, "exited")
     (world.state.journals.folder / "shop.json").write_bytes(b'{"unit": "sh')
     with pytest.raises(RunError, match=r"shop\.json cannot be read") as caught:
@@ -91,7 +91,7 @@ async def test_replay_past_an_unreadable_journal_starts_the_others_and_says_so(w
 
 async def test_replay_watches_a_member_that_still_runs_while_its_stop_may_be_under_way(world):
     """Docker carries on with the stop of a process that died; then it is started after all."""
-    left(world, held(world, world.db), ago=1)
+    await left(world, held(world, world.db), ago=1)
     sleeps = iter(range(100))
 
     async def sleep(seconds: float) -> None:
@@ -107,24 +107,24 @@ async def test_replay_watches_a_member_that_still_runs_while_its_stop_may_be_und
 
 async def test_replay_does_not_watch_when_every_stop_must_be_over(world):
     """An hour later nothing is under way."""
-    left(world, held(world, world.db), ago=3600)
+    await left(world, held(world, world.db), ago=3600)
     await replay(world)
     assert world.time.slept == []
 
 
 async def test_replay_leaves_a_running_successor_alone(world):
     """Somebody recreated it under the same Compose identity."""
-    left(world, held(world, world.db))
+    await left(world, held(world, world.db))
     world.engine.remove(world.db)
     world.member("db", "data")
     (done,) = await replay(world)
     assert done.members[0].state == "replaced"
-    assert world.journal().members == ()
+    assert (await world.journal()).members == ()
 
 
 async def test_replay_leaves_a_removed_member_alone(world):
     """Gone without a successor: nothing to start, nothing owed."""
-    left(world, held(world, world.db))
+    await left(world, held(world, world.db))
     world.engine.remove(world.db)
     (done,) = await replay(world)
     assert done.members[0].state == "gone"
@@ -134,20 +134,20 @@ async def test_settle_pins_the_manifest_of_an_interrupted_run(world):
     """Its verdict was never known, so it is no restore point; then nothing is owed."""
     world.repository.add_snapshot("/mnt/shop", {"recipe/": b""}, tags={"run": "r0"})
     world.repository.add_snapshot("/mnt/shop", {"recipe/": b""}, tags={"run": "older"})
-    left(world)
+    await left(world)
     assert await settle_verdicts(world.repository, world.state.journals) == ("r0",)
     states = {s.tag("run"): s.quarantine for s in world.repository.contents.snapshots}
     assert states == {"r0": "interrupted", "older": ""}
-    assert world.journal() is None
+    assert (await world.journal()) is None
 
 
 async def test_settle_without_the_repository_keeps_the_journal(world):
     """It is tried again by the next command."""
-    left(world)
+    await left(world)
     world.repository.fail("snapshots", RepositoryUnreachable("gone"))
     with pytest.raises(RepositoryUnreachable):
         await settle_verdicts(world.repository, world.state.journals)
-    assert world.journal() is not None
+    assert (await world.journal()) is not None
 
 
 async def test_quarantine_twice_pins_once(world):
@@ -161,6 +161,6 @@ async def test_quarantine_twice_pins_once(world):
 
 async def test_owed_shows_only_who_is_down(world):
     """A run that merely waits for its verdict holds nobody down."""
-    left(world, held(world, world.db))
-    left(world, unit="zoo")
-    assert list(owed(world.state.journals)) == ["shop"]
+    await left(world, held(world, world.db))
+    await left(world, unit="zoo")
+    assert list(await owed(world.state.journals)) == ["shop"]

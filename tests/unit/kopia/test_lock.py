@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import anyio
 import pytest
+from anyio.to_thread import run_sync as in_thread
 
 from kopiwatch.errors import BusyError, KopiwatchError
 from kopiwatch.kopia.lock import FileLock, Owner, holder
@@ -98,7 +99,7 @@ async def test_cancelled_waiting_leaves_nothing_locked(path):
         await second.acquire(10)
     first.release()
     assert not second.held
-    assert holder(path) is None
+    assert await in_thread(holder, path) is None
 
 
 @pytest.mark.anyio
@@ -109,13 +110,13 @@ async def test_child_that_inherits_keeps_the_lock(path):
     child = sleeper(first.fileno())
     first.release()
     try:
-        assert holder(path) is not None
+        assert await in_thread(holder, path) is not None
         with pytest.raises(BusyError):
             await lock(path).acquire()
     finally:
         child.kill()
         child.wait()
-    assert holder(path) is None
+    assert await in_thread(holder, path) is None
 
 
 @pytest.mark.anyio
@@ -131,7 +132,7 @@ async def test_lock_of_a_killed_process_is_free_whatever_its_text_says(path):
     path.parent.mkdir()
     run(program, str(path))
     assert "dead" in path.read_text()
-    assert holder(path) is None
+    assert await in_thread(holder, path) is None
     async with lock(path).hold():
         assert json.loads(path.read_text())["pid"] == os.getpid()
 
@@ -145,7 +146,7 @@ async def test_unreadable_owner_breaks_nothing(path, text):
     fd = os.open(path, os.O_RDWR)
     fcntl.flock(fd, fcntl.LOCK_EX)
     try:
-        assert holder(path) == "somebody who left no name"
+        assert await in_thread(holder, path) == "somebody who left no name"
         with pytest.raises(BusyError):
             await lock(path).acquire()
     finally:
