@@ -126,8 +126,7 @@ def host_source(own: Inspected, path: str) -> HostSource | None:
     place, mount = best
     if mount.kind not in ("volume", "bind") or not mount.source:
         return None
-    rest = posixpath.relpath(wanted, place)
-    rest = "" if rest == "." else rest
+    rest = wanted[len(place.rstrip("/")) :].lstrip("/")
     return HostSource(
         kind="volume" if mount.kind == "volume" else "bind",
         source=mount.volume if mount.kind == "volume" else mount.source,
