@@ -133,6 +133,7 @@ async def real_backup(names: tuple[str, ...], *, as_json: bool) -> int:
                         results.append(await Run(house, unit, rows, run).execute())
                     else:
                         results.append(refused(unit, run))
+                    follower.rest()
                     if not as_json:
                         print_result(results[-1])
     if as_json:

@@ -13,7 +13,7 @@ from kopiwatch.errors import KopiwatchError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.status import Status
+    from rich.progress import Progress, TaskID
 
 PLAIN_WIDTH = 240
 
@@ -105,26 +105,44 @@ class Follower:
     """Follows a run: one live line on a terminal, one plain line per event elsewhere."""
 
     def __init__(self) -> None:
-        self._status: Status | None = None
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Follower:
         if sys.stderr.isatty():
             from rich.console import Console
+            from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-            self._status = Console(stderr=True, highlight=False).status("starting")
-            self._status.start()
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                TimeElapsedColumn(),
+                console=Console(stderr=True, highlight=False),
+                transient=True,
+                redirect_stdout=False,  # data: it must not end up on stderr
+            )
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()
+        if self._progress is not None:
+            self._progress.stop()
 
     def say(self, action: str, message: str, **facts: object) -> None:
         """Show an event; phases only on a terminal, where they replace each other."""
         if action != "phase":
             note(message)
-        elif self._status is not None:
-            self._status.update(f"{facts.get('unit', '')}: {PHASES.get(message, message)}")
+        elif self._progress is not None:
+            self.rest()
+            words = PHASES.get(message, message)
+            self._task = self._progress.add_task(f"{facts.get('unit', '')}: {words}", total=None)
+
+    def rest(self) -> None:
+        """Clear the live line, so that a result can be printed."""
+        if self._progress is not None and self._task is not None:
+            self._progress.remove_task(self._task)
+            self._progress.refresh()
+            self._task = None
 
 
 PHASES = {
@@ -135,6 +153,6 @@ PHASES = {
     "start": "starting containers",
     "health": "waiting for health",
     "flush": "Kopia writes what it read",
-    "verify": "reading the stored tree back",
+    "verify": "reading the stored tree back, watching the members",
     "report": "recording the verdict",
 }
