@@ -13,6 +13,7 @@ from kopiwatch.backup.state import StateFolder
 from kopiwatch.durable import write_durably
 from kopiwatch.engine.port import Engine, EngineInfo, Inspected
 from kopiwatch.errors import RunError
+from kopiwatch.kopia.folder import make_private
 from kopiwatch.units.unit import Coverage, Source, Unit
 
 FORMAT = 1
@@ -99,7 +100,7 @@ async def write_recipe(
 
 
 def _write(folder: Path, content: bytes) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder)
     write_durably(folder / FILE, content)
 
 

@@ -10,6 +10,7 @@ import msgspec
 from kopiwatch.backup.journal import JournalStore
 from kopiwatch.durable import write_durably
 from kopiwatch.errors import ConfigError
+from kopiwatch.kopia.folder import make_private
 
 # flock and rename are not to be trusted there, or a virtual machine stands in between.
 SHARED_FILE_SYSTEMS = (
@@ -73,7 +74,7 @@ class StateFolder:
         Raises ConfigError when the folder cannot be used, with what to do.
         """
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.path)
             kind = file_system(self.path, Path("/proc/self/mountinfo").read_text())
             if kind in SHARED_FILE_SYSTEMS:
                 raise ConfigError(
@@ -82,7 +83,7 @@ class StateFolder:
                     hint="set KOPIWATCH_STATE_DIR to a folder on a local disk",
                 )
             for name in FOLDERS:
-                (self.path / name).mkdir(mode=0o700, exist_ok=True)
+                make_private(self.path / name)
             identity = self.path / "state.json"
             if not identity.exists():
                 write_durably(identity, msgspec.json.encode(_Identity(uuid.uuid4().hex)))

@@ -27,6 +27,7 @@ from kopiwatch.engine.port import Engine, EngineInfo, Inspected
 from kopiwatch.errors import ConfigError, UnknownUnit
 from kopiwatch.kopia.backend import parse_repository
 from kopiwatch.kopia.environment import environment
+from kopiwatch.kopia.folder import make_private
 from kopiwatch.kopia.lock import FileLock, Owner
 from kopiwatch.kopia.repository import KopiaRepository
 from kopiwatch.units.container import Container
@@ -213,7 +214,7 @@ async def changing(
 def open_cache(folder: Path) -> None:
     """Make the cache folder, 0700. Raises ConfigError when it cannot be."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise ConfigError(
             f"the cache folder {folder} cannot be used: {error.strerror}",
