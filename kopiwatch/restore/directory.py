@@ -26,7 +26,7 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 class Restored(msgspec.Struct, frozen=True):
-    """What was written, and where. ``size`` is bytes."""
+    """What was written, and where. ``size`` is bytes, as the repository counts them."""
 
     unit: str
     run: str
@@ -148,7 +148,7 @@ async def restore(repository: Repository, chosen: Plan) -> Restored:
         files=files,
         directories=sum(result.directories for result in results),
         symlinks=sum(result.symlinks for result in results),
-        size=sum(result.size for result in results),
+        size=chosen.size,
     )
 
 

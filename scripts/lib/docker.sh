@@ -77,7 +77,7 @@ start_dockerd() {
 
 # The number alone could by now be somebody else's process.
 our_dockerd_runs() {
-  tr '\0' ' ' <"/proc/$DOCKERD_PID/cmdline" 2>/dev/null | grep -qF "own-dockerd $DOCKERD_FOLDER "
+  { tr '\0' ' ' <"/proc/$DOCKERD_PID/cmdline"; } 2>/dev/null | grep -qF "own-dockerd $DOCKERD_FOLDER "
 }
 
 wait_for_dockerd() {

@@ -65,7 +65,10 @@ make_kopia_image() {
 # look nowhere else, so the same Dockerfile needs no network.
 make_python_image() {
   local context plain=$TEST_PYTHON_IMAGE:$DEBIAN_WITH_PYTHON
-  have_image "$plain" || docker import "$(debian_with_python)" "$plain" >/dev/null
+  if ! have_image "$plain"; then
+    make_debian_with_python
+    docker import "$(debian_tar)" "$plain" >/dev/null
+  fi
   context=$(mktemp -d)
   collect_wheels "$context/wheels"
   printf '[global]\nno-index = true\nfind-links = /opt/wheels\n' >"$context/pip.conf"
@@ -74,28 +77,32 @@ make_python_image() {
   rm -rf "$context"
 }
 
-# Prints the path of a root file system as a tar, made once.
-debian_with_python() {
+debian_tar() { printf '%s\n' "$(cache_dir)/debian-$DEBIAN_WITH_PYTHON-python.tar"; }
+
+# A root file system as a tar, made once; whoever comes second waits and finds it done.
+make_debian_with_python() {
   local file root log
-  file=$(cache_dir)/debian-$DEBIAN_WITH_PYTHON-python.tar
-  if [ ! -f "$file" ]; then
-    have debootstrap || give_up 1 "the tests build their image with debootstrap, which is not here." \
-      "Install debootstrap, or name an image like python:3.13-slim: KOPIWATCH_TEST_PYTHON_IMAGE=…"
-    note "making a small Debian with Python for the test image; takes about a minute, once" >&2
-    root=$(mktemp -d "${file%/*}/debian.XXXXXX")
-    log=$(mktemp)
+  file=$(debian_tar)
+  root=${file%.tar}
+  log=$root.log
+  have debootstrap || [ -f "$file" ] || give_up 1 \
+    "the tests build their image with debootstrap, which is not here." \
+    "Install debootstrap, or name an image like python:3.13-slim: KOPIWATCH_TEST_PYTHON_IMAGE=…"
+  (
+    flock 9
+    [ ! -f "$file" ] || exit 0
+    note "making a small Debian with Python for the test image; takes about a minute, once"
+    rm -rf --one-file-system "$root" # of somebody who was interrupted
     debootstrap --variant=minbase --include=python3,python3-venv "$DEBIAN_WITH_PYTHON" "$root" \
       </dev/null >"$log" 2>&1 || {
       tail -n 15 "$log" >&2
-      rm -rf --one-file-system "$root"
-      give_up 1 "debootstrap could not make a Debian $DEBIAN_WITH_PYTHON."
+      exit 1
     }
-    rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$log"
-    tar --create --numeric-owner --one-file-system --directory "$root" --file "$file.$$" .
-    mv "$file.$$" "$file"
-    rm -rf --one-file-system "$root"
-  fi
-  printf '%s\n' "$file"
+    rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
+    tar --create --numeric-owner --one-file-system --directory "$root" --file "$file.part" . &&
+      mv "$file.part" "$file" || exit 1
+    rm -rf --one-file-system "$root" "$log"
+  ) 9>"$file.lock" || give_up 1 "debootstrap could not make a Debian $DEBIAN_WITH_PYTHON."
 }
 
 # collect_wheels FOLDER: everything that the Dockerfile installs, for the image's Python.

@@ -41,8 +41,7 @@ build_kopia() {
       tail -n 15 "$log" >&2
       exit 1
     }
-    mv "$target.part" "$target"
-    rm -f "$log"
+    mv "$target.part" "$target" && rm -f "$log"
   ) 9>"$target.lock"
 }
 
