@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import click
+from msgspec.structs import replace
 
 from kopiwatch.cli import wiring
 from kopiwatch.cli.output import print_json, print_table, print_text
@@ -45,12 +46,16 @@ async def show_settings(name: str, *, as_json: bool) -> int:
             + (", ".join(sorted(members)) or "there are none"),
         )
     member, unit = chosen
+    effective = [
+        replace(line, value=unit.name) if line.label == "kopi.unit" else line
+        for line in member.effective
+    ]
     if as_json:
         print_json(
             {
                 "container": member.container.name,
                 "unit": unit.name,
-                "settings": member.effective,
+                "settings": effective,
                 "problems": unit.problems,
             }
         )
@@ -60,6 +65,6 @@ async def show_settings(name: str, *, as_json: bool) -> int:
         print_text(f"problem: {problem}")
     print_table(
         ("SETTING", "VALUE", "FROM"),
-        [(line.label, line.value, line.origin) for line in member.effective],
+        [(line.label, line.value, line.origin) for line in effective],
     )
     return 0
