@@ -83,9 +83,3 @@ class Access(Protocol):
 
         Raises RunError or EngineError when it cannot be had.
         """
-
-    async def sweep(self) -> tuple[str, ...]:
-        """End the workers that earlier processes of this state folder left; returns their names.
-
-        Only whoever holds the run lock may call it.
-        """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,15 +21,14 @@ import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from kopiwatch.backup.access import Places, Session, TreeEntry, WorkerPlan
+from kopiwatch.backup.stray import RUN_VARIABLE, STATE_VARIABLE, end_marked
 from kopiwatch.engine.port import Engine
 from kopiwatch.errors import EngineError, RunError
 from kopiwatch.task import unwrapped
 
 PLACE = "/mnt/.kopiwatch"
-RUN_VARIABLE = "KOPIWATCH_WORKER_RUN"
-STATE_VARIABLE = "KOPIWATCH_WORKER_STATE"
 WORKER_HINT = "set KOPIWATCH_WORKER_IMAGE to the kopiwatch image, whose workers reach every volume"
-LINE_LIMIT = 16 * 1024 * 1024
+LINE_LIMIT = 64 * 1024 * 1024
 GONE_SECONDS = 10.0
 
 
@@ -99,7 +97,7 @@ class NamespaceSession:
         The worker is PID 1 of its own PID namespace: the kernel ends with it whatever is in there,
         an rclone that left its process group included.
         """
-        await _end_marked(self._mark)
+        await end_marked(self._mark)
         await self._process.wait()
 
 
@@ -161,12 +159,14 @@ class NamespaceAccess:
                     plan, f"{why}, so its folder here is empty once its users stop", WORKER_HINT
                 )
             path = volume.mountpoint
-        if not await anyio.Path(path).exists():
+        try:
+            await anyio.Path(path).stat()
+        except OSError as error:
             raise self._refuse(
                 plan,
-                f"{path} is not on this host",
+                f"{path} cannot be read on this host: {error.strerror}",
                 "if Docker runs elsewhere or in a virtual machine, " + WORKER_HINT,
-            )
+            ) from error
         return path
 
     @staticmethod
@@ -214,28 +214,6 @@ class NamespaceAccess:
                         await session.destroy()
                     tasks.cancel_scope.cancel()
 
-    async def sweep(self) -> tuple[str, ...]:
-        """SIGKILL for worker processes of our state folder that an earlier process left."""
-        found = await _end_marked((STATE_VARIABLE, self._state))
-        return tuple(f"process {pid}" for pid in sorted(found))
-
-
-async def _end_marked(mark: tuple[str, str]) -> set[int]:
-    """Kill what carries the mark until nothing does; returns the process ids.
-
-    Raises EngineError when something does not die (a process that waits for a dead disk).
-    """
-    found: set[int] = set()
-    with anyio.move_on_after(GONE_SECONDS):
-        while killed := await anyio.to_thread.run_sync(_kill_marked, mark):
-            found.update(killed)
-            await anyio.sleep(0.02)
-        return found
-    raise EngineError(
-        f"worker processes {sorted(found)} do not end on SIGKILL",
-        hint="a disk or network mount below them hangs; see `dmesg`",
-    )
-
 
 def _mount(source: str, target: str, *, writable: bool = False) -> dict[str, object]:
     return {"source": source, "target": target, "writable": writable}
@@ -243,24 +221,3 @@ def _mount(source: str, target: str, *, writable: bool = False) -> dict[str, obj
 
 def _below_mnt(path: str) -> bool:
     return Path("/mnt") in Path(path).resolve().parents
-
-
-def _kill_marked(mark: tuple[str, str]) -> list[int]:
-    """SIGKILL for every process whose environment carries the mark; the mark is on workers alone.
-
-    A process that has ended but was not waited for has an empty environment: it does not count.
-    """
-    text = "=".join(mark).encode()
-    found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        if text in environment:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(folder.name), signal.SIGKILL)
-            found.append(int(folder.name))
-    return found

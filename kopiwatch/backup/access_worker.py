@@ -122,10 +122,3 @@ class WorkerAccess:
             below = Path(source).relative_to(self._folders.staging_here)
             source = f"{self._folders.staging}/{below}"
         return WorkerMount("bind", source, target)
-
-    async def sweep(self) -> tuple[str, ...]:
-        """Force-remove the workers that carry our state's uuid."""
-        strays = await self._engine.workers(self._state)
-        for stray in strays:
-            await self._engine.remove_worker(stray)
-        return strays

@@ -78,7 +78,7 @@ class GatedKopia:
         try:
             said = await self._heard.receive()
         except anyio.EndOfStream as error:
-            self._running = False
+            # Silence is no proof of death: a Kopia that was launched still counts as running.
             raise RunError(
                 f"unit {self._unit}: the worker ended without a word",
                 phase=phase,
@@ -128,6 +128,20 @@ class GatedKopia:
         self._running = True
         await self._order("launch", argv=launch.argv, env=launch.env)
         return await self._next("ready")
+
+    def check_waiting(self) -> None:
+        """Raise RunError if something was said since ``ready``: then Kopia waits no more."""
+        try:
+            said = self._heard.receive_nowait()
+        except anyio.WouldBlock:
+            return
+        except anyio.EndOfStream:
+            said = Said("error", text="the worker ended")
+        raise RunError(
+            f"unit {self._unit}: Kopia left its gate: {said.text or said.err or said.say}",
+            phase="ready",
+            reason="gate",
+        )
 
     async def read(self) -> Said:
         """Open the gate and wait until everything is read, or Kopia has ended (``exit``)."""

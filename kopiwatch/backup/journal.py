@@ -6,6 +6,7 @@ run again and its verdict is durable in the repository. Whoever holds the run lo
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ import anyio.to_thread
 import msgspec
 
 from kopiwatch.durable import remove_durably, write_durably
-from kopiwatch.errors import RunError
+from kopiwatch.errors import ConfigError, RunError
 
 How = Literal["stop"]
 
@@ -27,7 +28,8 @@ class Held(msgspec.Struct, frozen=True):
     containers: they find its successor if somebody recreates it meanwhile. ``level`` is its place
     in the order of starts, 0 first. ``await_healthy`` names ids that must be healthy before it
     starts. ``healthy_before`` says whether its health check passed; only then it must pass again.
-    ``start_timeout`` and ``stop_timeout`` (after which Docker kills it) are seconds.
+    ``start_timeout`` and ``stop_timeout`` (after which Docker kills it) are seconds. ``started_at``
+    (UTC) is since when it ran as we stopped it: another time means that somebody took over.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Held(msgspec.Struct, frozen=True):
     healthy_before: bool
     start_timeout: float
     stop_timeout: float
+    started_at: datetime | None = None
 
 
 class Journal(msgspec.Struct, frozen=True):
@@ -116,10 +119,17 @@ class JournalStore:
             ) from error
 
     async def units(self) -> tuple[str, ...]:
-        """The units that have a journal, readable or not."""
+        """The units that have a journal, readable or not. Raises ConfigError."""
         return await anyio.to_thread.run_sync(self._units)
 
     def _units(self) -> tuple[str, ...]:
-        if not self.folder.is_dir():
+        try:
+            names = os.listdir(self.folder)  # noqa: PTH208 - names are all that is wanted
+        except FileNotFoundError:
             return ()
-        return tuple(sorted(p.stem for p in self.folder.glob("*.json") if p.name[0] != "."))
+        except OSError as error:
+            raise ConfigError(
+                f"the journals in {self.folder} cannot be read: {error.strerror}",
+                hint="run it as the user that runs kopiwatch, usually root",
+            ) from error
+        return tuple(sorted(name.removesuffix(".json") for name in names if name.endswith(".json")))

@@ -7,8 +7,8 @@ from datetime import timedelta
 from functools import partial
 
 from kopiwatch.backup.access import TreeEntry, WorkerPlan
-from kopiwatch.backup.hold import HoldPlan, Stop
 from kopiwatch.backup.journal import Held
+from kopiwatch.backup.stopping import HoldPlan, Stop
 from kopiwatch.engine.port import Engine, Inspected
 from kopiwatch.errors import RunError
 from kopiwatch.kopia.record import Snapshot
@@ -21,7 +21,7 @@ from kopiwatch.units.setting import MemberSettings
 from kopiwatch.units.unit import Source, Unit
 
 ENDLESS = timedelta(seconds=10)
-"""What a replay waits for a container that Docker would wait for without end."""
+"""Stands in for a stop timeout that there is none of; such a container is refused."""
 
 
 async def plan_hold(
@@ -47,7 +47,6 @@ async def plan_hold(
         for level, ids in enumerate(order.start_levels)
         for identity in ids
     )
-    _refuse_auto_remove(unit, held, known)
     stops = tuple(
         tuple(
             Stop(i, names[i].name, _stop_timeout(settings.get(i)), known[i].stop_timeout)
@@ -55,10 +54,10 @@ async def plan_hold(
         )
         for level in order.stop_levels
     )
+    _refuse(unit, (stop for level in stops for stop in level), known)
     return HoldPlan(
         levels=stops,
         held=held,
-        started={member.id: known[member.id].started_at for member in held},
         inspected=tuple(inspected),
         warnings=order.warnings,
     )
@@ -106,19 +105,27 @@ def _held(
         healthy_before=inspected.health == "healthy",
         start_timeout=(settings or MemberSettings()).start_timeout.total_seconds(),
         stop_timeout=(_stop_timeout(settings) or inspected.stop_timeout or ENDLESS).total_seconds(),
+        started_at=inspected.started_at,
     )
 
 
-def _refuse_auto_remove(unit: Unit, held: Iterable[Held], known: dict[str, Inspected]) -> None:
-    """A container started with --rm is removed by its stop: nothing would be left to start."""
-    for member in held:
-        if known[member.id].auto_remove:
+def _refuse(unit: Unit, stops: Iterable[Stop], known: dict[str, Inspected]) -> None:
+    """Refuse containers that a stop would remove, or would never end for."""
+    for stop in stops:
+        if known[stop.id].auto_remove:
             raise RunError(
-                f"unit {unit.name}: {member.name} was started with --rm and would be gone once "
+                f"unit {unit.name}: {stop.name} was started with --rm and would be gone once "
                 "stopped",
                 phase="check",
                 reason="auto-remove",
                 hint="run it without --rm",
+            )
+        if stop.timeout is None and stop.grace is None:
+            raise RunError(
+                f"unit {unit.name}: {stop.name} has no stop timeout (-1): its stop may never end",
+                phase="check",
+                reason="endless-stop",
+                hint="give it the label kopi.stop-timeout, such as 60s",
             )
 
 

@@ -20,7 +20,7 @@ Phase = Literal[
     "verify",
     "report",
 ]
-MemberState = Literal["started", "ran-already", "replaced", "gone", "failed"]
+MemberState = Literal["started", "ran-already", "taken-over", "gone", "failed"]
 
 
 class PhaseTime(msgspec.Struct, frozen=True):

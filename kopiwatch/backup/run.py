@@ -5,28 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import anyio
 import msgspec
 
 from kopiwatch import __version__
-from kopiwatch.backup import hold
 from kopiwatch.backup.access import WorkerPlan
-from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, Said, SetUp, gated
-from kopiwatch.backup.hold import HoldPlan
+from kopiwatch.backup.answer import failure, manifest
+from kopiwatch.backup.bringing import (
+    bring_back,
+    longest_stop,
+    still_running,
+    wait_all_healthy,
+    watch,
+)
+from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
 from kopiwatch.backup.house import House
+from kopiwatch.backup.interference import interference
 from kopiwatch.backup.journal import Journal
 from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
 from kopiwatch.backup.recipe import write_recipe
 from kopiwatch.backup.result import MemberResult, Phase, PhaseTime, RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import quarantine
+from kopiwatch.backup.stopping import HoldPlan, Stopping, refresh, stop_all
 from kopiwatch.backup.verdict import judge, judge_source
-from kopiwatch.errors import Cancelled, KopiwatchError, RepositoryError, RunError
+from kopiwatch.errors import Cancelled, KopiwatchError, RunError
 from kopiwatch.kopia import argv
-from kopiwatch.kopia.failure import classify
 from kopiwatch.kopia.record import Snapshot
 from kopiwatch.kopia.tree import RECIPE, parts
+from kopiwatch.task import together
 from kopiwatch.units.container import Container
 from kopiwatch.units.unit import Unit
 
@@ -34,6 +43,10 @@ READY_SECONDS = 300.0
 FLUSH_SECONDS = 3600.0
 OBSERVE_SECONDS = 2.0
 SETTLE_SECONDS = 120.0
+SHARED_HINT = (
+    "containers that write to the same data belong into one unit (kopi.unit); or let the other "
+    "mount it read-only, or leave the source out (kopi.exclude)"
+)
 
 
 class Run:
@@ -48,6 +61,9 @@ class Run:
         self.phases: list[PhaseTime] = []
         self.phase: Phase = "check"
         self.hold = HoldPlan()
+        self.stopping = Stopping()
+        self.mountpoints: dict[str, str] = {}
+        self.result: RunResult | None = None
         self.members: tuple[MemberResult, ...] = ()
         self.sources: tuple[SourceResult, ...] = ()
         self.snapshot: Snapshot | None = None
@@ -81,7 +97,10 @@ class Run:
                     )
                 )
             raise
-        return await self._report(verdict, reason, message)
+        result = await self._report(verdict, reason, message)
+        if reason == "interference":
+            self.result = msgspec.structs.replace(result, hint=SHARED_HINT)
+        return self.result or result
 
     # -- before the window ---------------------------------------------------------------------
 
@@ -89,6 +108,7 @@ class Run:
         """Nothing is touched here: whatever is wrong is found before anybody is stopped."""
         unit, house = self.unit, self.house
         with self._timed("check"):
+            await self._refuse_debts()
             await house.repository.check_policy(self._source)
             earlier = await house.repository.snapshots(self._source)
             self.hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
@@ -107,7 +127,24 @@ class Run:
             )
             plan = self._plan(folder)
             await house.access.check(plan)
+            names = {source.volume for source in unit.sources if source.volume}
+            volumes = await together([partial(house.engine.volume, name) for name in names])
+            self.mountpoints = {v.name: v.mountpoint for v in volumes if v is not None}
         return plan, parents_trusted(earlier)
+
+    async def _refuse_debts(self) -> None:
+        """What an earlier run owes is on record; a run of ours would write over it."""
+        journal = await self.house.state.journals.read(self.unit.name)
+        if journal is None:
+            return
+        names = ", ".join(member.name for member in journal.members)
+        raise RunError(
+            f"unit {self.unit.name}: run {journal.run} still owes "
+            + (f"a start of {names}" if names else "its verdict"),
+            phase="check",
+            reason="owed",
+            hint="see why with `docker start`; every command that changes something tries again",
+        )
 
     def _plan(self, recipe: Path) -> WorkerPlan:
         return worker_plan(
@@ -154,16 +191,20 @@ class Run:
                 force_hash=not trusted,
             )
             environment = house.environment | house.access.mark(plan) | {"HOME": places.base}
+            # From here on there may be a manifest, so the run owes a verdict.
+            await self._journal(HoldPlan())
+            self.launched = True
             said = await kopia.launch(Launch((places.kopia, *arguments), environment))
             if said.say != "ready":
-                raise self._kopia_failed(said, "ready")
+                raise failure(self.unit.name, said, "ready")
 
     # -- the window ----------------------------------------------------------------------------
 
     async def _window(self, kopia: GatedKopia) -> None:
         """Stop, one read, start. Whatever happens, what was stopped is started."""
+        self.hold = await refresh(self.house.engine, self.hold)
+        kopia.check_waiting()
         await self._journal(self.hold)
-        self.launched = True
         opened = self.house.clock.seconds()
         try:
             limit = self.unit.settings.window_timeout.total_seconds()
@@ -192,25 +233,40 @@ class Run:
     async def _stop(self) -> None:
         if not self.hold.held:
             return
-        names = ", ".join(held.name for held in self.hold.held)
+        names = ", ".join(stop.name for level in self.hold.levels for stop in level)
         self._say("stop", f"stopping {names}")
         with self._timed("stop"):
-            await hold.stop_all(self.house.engine, self.hold.levels)
+            await stop_all(self.house.engine, self.hold.levels, self.stopping)
+            if self.stopping.not_ours:
+                # Down already when our stop came: somebody else's doing, not ours to start.
+                self.hold = self.hold.without(self.stopping.not_ours)
+                await self._journal(self.hold)
 
     async def _read(self, kopia: GatedKopia) -> None:
         with self._timed("read"):
             said = await kopia.read()
             if said.say != "read":
-                raise self._kopia_failed(said, "read")
-            self.interference = await hold.interference(self.house.engine, self.unit, self.hold)
+                raise failure(self.unit.name, said, "read")
+            self.interference = await interference(
+                self.house.engine, self.unit, self.hold, self.mountpoints
+            )
 
     async def _start(self) -> None:
-        """Bring back exactly what ran; the journal keeps whoever does not come."""
-        held = self.hold.held
-        if not held:
-            return
-        with self._timed("start"):
-            self.members = await hold.bring_back(self.house.engine, held, self.house.clock)
+        """Bring back exactly what we stopped; the journal keeps whoever does not come."""
+        engine, clock, stopping = self.house.engine, self.house.clock, self.stopping
+        held = [member for member in self.hold.held if member.id in stopping.begun]
+        held = [member for member in held if member.id not in stopping.not_ours]
+        if held:
+            with self._timed("start"):
+                back = await bring_back(engine, held, clock)
+                self.members = await watch(
+                    engine,
+                    held,
+                    back,
+                    clock,
+                    watched=stopping.uncertain,
+                    seconds=longest_stop(held) if stopping.uncertain else 0.0,
+                )
         failed = {member.name for member in self.members if member.state == "failed"}
         still = tuple(member for member in held if member.name in failed)
         await self._journal(msgspec.structs.replace(self.hold, held=still))
@@ -221,7 +277,7 @@ class Run:
     async def _health(self) -> None:
         """Who was healthy must be healthy again; Kopia writes meanwhile."""
         with self._timed("health"):
-            self.members = await hold.wait_all_healthy(
+            self.members = await wait_all_healthy(
                 self.house.engine, self.hold.held, self.members, self.house.clock
             )
 
@@ -232,20 +288,8 @@ class Run:
         with self._timed("flush"), self._deadline(FLUSH_SECONDS, "Kopia did not end in time"):
             said = await kopia.finish()
             if said.code != 0 or said.killed:
-                raise self._kopia_failed(said, "flush")
-            self.snapshot = self._manifest(said)
-
-    def _manifest(self, said: Said) -> Snapshot:
-        lines = [line for line in said.out.splitlines() if line.startswith("{")]
-        try:
-            return msgspec.json.decode(lines[-1], type=Snapshot)
-        except (IndexError, msgspec.MsgspecError) as error:
-            raise RunError(
-                f"unit {self.unit.name}: Kopia ended well but named no snapshot",
-                phase="flush",
-                reason="no-manifest",
-                tail=said.err,
-            ) from error
+                raise failure(self.unit.name, said, "flush")
+            self.snapshot = manifest(self.unit.name, said)
 
     async def _verify(self) -> tuple[Verdict, str, str]:
         """Read the stored tree back, look at the members again, and judge."""
@@ -256,9 +300,7 @@ class Run:
             if self.hold.held:
                 since = self.house.clock.seconds() - self.started_at
                 await self.house.clock.sleep(max(0.0, OBSERVE_SECONDS - since))
-                self.members = await hold.still_running(
-                    self.house.engine, self.hold.held, self.members
-                )
+                self.members = await still_running(self.house.engine, self.hold.held, self.members)
             if self.interference:
                 return "partial", "interference", self.interference
             return judge(snapshot, self.sources, self.members)
@@ -275,10 +317,12 @@ class Run:
 
     async def _end_badly(self, error: KopiwatchError) -> RunResult:
         reason = error.reason if isinstance(error, RunError) else error.code
-        result = await self._report("failed", reason, error.message)
-        return msgspec.structs.replace(
+        message = error.message.removeprefix(f"unit {self.unit.name}: ")
+        result = await self._report("failed", reason, message)
+        self.result = msgspec.structs.replace(
             result, hint=error.hint, tail=error.tail, exit_code=error.exit_code
         )
+        return self.result
 
     async def _report(self, verdict: Verdict, reason: str, message: str) -> RunResult:
         """Make the verdict durable, then clear what the journal no longer owes."""
@@ -293,12 +337,12 @@ class Run:
                         )
                         identity = pinned or identity
                     await self._settle()
-                except (RepositoryError, RunError) as error:
+                except KopiwatchError as error:
                     warnings.append(
                         f"the verdict could not be made durable ({error.message}); "
                         "the next command that changes something does it"
                     )
-        return RunResult(
+        self.result = RunResult(
             run=self.run,
             unit=self.unit.name,
             verdict=verdict,
@@ -314,6 +358,7 @@ class Run:
             warnings=tuple(warnings),
             exit_code=0 if verdict == "success" else 1,
         )
+        return self.result
 
     # -- small helpers -------------------------------------------------------------------------
 
@@ -333,24 +378,6 @@ class Run:
 
     def _say(self, action: str, message: str, **facts: object) -> None:
         self.house.listener.say(action, f"{self.unit.name}: {message}", **facts)
-
-    def _kopia_failed(self, said: Said, phase: Phase) -> KopiwatchError:
-        if said.code == 0:
-            return RunError(
-                f"unit {self.unit.name}: Kopia ended before it had read everything",
-                phase=phase,
-                reason="gate",
-                hint="somebody may have removed the gate from the policy: see `repo status`",
-                tail=said.err,
-            )
-        error = classify(said.err, said.code if said.code is not None else -1)
-        return RunError(
-            f"unit {self.unit.name}: {error.message}",
-            phase=phase,
-            reason=error.code,
-            hint=error.hint,
-            tail=error.tail,
-        )
 
     @contextmanager
     def _timed(self, phase: Phase) -> Iterator[None]:

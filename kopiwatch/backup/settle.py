@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import re
 
+import anyio
 import msgspec
 
-from kopiwatch.backup import hold
-from kopiwatch.backup.journal import Journal, JournalStore
-from kopiwatch.backup.result import MemberResult
+from kopiwatch.backup.bringing import bring_back, longest_stop, watch
+from kopiwatch.backup.journal import Held, Journal, JournalStore
+from kopiwatch.backup.result import MemberResult, MemberState
 from kopiwatch.clock import Clock
 from kopiwatch.engine.port import Engine
-from kopiwatch.errors import RunError
+from kopiwatch.errors import ContainerGone, RunError
 from kopiwatch.kopia.port import Repository
 from kopiwatch.kopia.record import BAD_PIN
-
-WATCH_SECONDS = 0.25
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -26,10 +25,13 @@ class Replayed(msgspec.Struct, frozen=True):
 
     unit: str
     run: str
-    members: tuple[MemberResult, ...]
-    owed: tuple[str, ...]
+    members: tuple[MemberResult, ...] = ()
+    owed: tuple[str, ...] = ()
+    trouble: str = ""
 
     def __str__(self) -> str:
+        if self.trouble:
+            return f"unit {self.unit}: {self.trouble}"
         told = ", ".join(f"{m.name}: {_WORDS[m.state]}" for m in self.members)
         text = f"unit {self.unit}: run {self.run} was interrupted; {told or 'nothing was down'}"
         return f"{text}. STILL DOWN: {', '.join(self.owed)}" if self.owed else text
@@ -38,7 +40,7 @@ class Replayed(msgspec.Struct, frozen=True):
 _WORDS = {
     "started": "started again",
     "ran-already": "runs already",
-    "replaced": "somebody replaced it, left alone",
+    "taken-over": "somebody else took over, left alone",
     "gone": "somebody removed it, left alone",
     "failed": "does not start",
 }
@@ -49,53 +51,57 @@ async def bring_all_back(
 ) -> tuple[Replayed, ...]:
     """Start what the journals say we hold down. One sick member never blocks another unit.
 
-    Raises RunError for a journal that cannot be read, after all others have been replayed.
+    Not to be interrupted once begun. A journal that cannot be read is part of the answer; its unit
+    is refused by its next run. Raises EngineError when Docker does not answer at all, and RunError
+    when the disk does not take a journal.
     """
     done: list[Replayed] = []
-    unreadable: RunError | None = None
-    for unit in await journals.units():
-        try:
-            journal = await journals.read(unit)
-        except RunError as error:  # raised below, once everybody else is up
-            unreadable = error
-            continue
-        if journal is None or not journal.members:
-            continue
-        results = await _bring_back_for_good(engine, journal, clock)
-        failed = {result.name for result in results if result.state == "failed"}
-        still = tuple(member for member in journal.members if member.name in failed)
-        await journals.write(msgspec.structs.replace(journal, members=still))
-        owed = tuple(member.name for member in still)
-        done.append(Replayed(unit, journal.run, results, owed))
-    if unreadable is not None:
-        raise unreadable
+    with anyio.CancelScope(shield=True):
+        for unit in await journals.units():
+            try:
+                journal = await journals.read(unit)
+            except RunError as error:
+                done.append(Replayed(unit, "", trouble=f"{error.message}; {error.hint}"))
+                continue
+            if journal is None or not journal.members:
+                continue
+            results = await _replay(engine, journal, clock)
+            failed = {result.name for result in results if result.state == "failed"}
+            still = tuple(member for member in journal.members if member.name in failed)
+            await journals.write(msgspec.structs.replace(journal, members=still))
+            owed = tuple(member.name for member in still)
+            done.append(Replayed(unit, journal.run, results, owed))
     return tuple(done)
 
 
-async def _bring_back_for_good(
-    engine: Engine, journal: Journal, clock: Clock
-) -> tuple[MemberResult, ...]:
-    """Start the members, and again those that a late stop takes down after all.
+async def _replay(engine: Engine, journal: Journal, clock: Clock) -> tuple[MemberResult, ...]:
+    """Bring back who is still as we left it; who was started since is somebody else's.
 
-    Docker may still be carrying out a stop of the process that died: the container runs, a start
-    says so, and then it ends. Who runs already is watched until that stop must be over.
+    Raises EngineError when Docker does not answer.
     """
-    results = await hold.bring_back(engine, journal.members, clock)
-    running = {result.name for result in results if result.state == "ran-already"}
-    watched = tuple(member for member in journal.members if member.name in running)
-    if not watched:
-        return results
-    longest = max(member.stop_timeout for member in watched) + hold.STOP_MARGIN_SECONDS
-    left = min(longest, longest - (clock.now() - journal.since).total_seconds())
-    end = clock.seconds() + left
-    while clock.seconds() < end:
-        await clock.sleep(WATCH_SECONDS)
-        rows = {row.id: row for row in await engine.containers()}
-        fallen = [m for m in watched if m.id in rows and not rows[m.id].running]
-        if fallen:
-            again = {r.name: r for r in await hold.bring_back(engine, fallen, clock)}
-            results = tuple(again.get(result.name, result) for result in results)
-    return results
+    ours: list[Held] = []
+    running: set[str] = set()
+    results: list[MemberResult] = []
+    for member in journal.members:
+        try:
+            now = await engine.inspect(member.id)
+        except ContainerGone:
+            ours.append(member)
+            continue
+        if member.started_at is not None and now.started_at != member.started_at:
+            state: MemberState = "ran-already" if now.running else "taken-over"
+            results.append(MemberResult(member.name, state, detail="somebody started it since"))
+            continue
+        ours.append(member)
+        if now.running:
+            running.add(member.id)
+    back = await bring_back(engine, ours, clock)
+    # A stop of the process that died may still be under way: levels stop one after another.
+    passed = (clock.now() - journal.since).total_seconds()
+    longest = longest_stop(journal.members)
+    left = min(longest, longest - passed)
+    back = await watch(engine, ours, back, clock, watched=running, seconds=left)
+    return (*back, *results)
 
 
 async def settle_verdicts(repository: Repository, journals: JournalStore) -> tuple[str, ...]:
@@ -104,13 +110,12 @@ async def settle_verdicts(repository: Repository, journals: JournalStore) -> tup
     Raises RepositoryError if the repository does not answer; the journals stay then.
     """
     settled = []
-    for unit in await journals.units():
-        journal = await journals.read(unit)
-        if journal is None or journal.judged:
+    for unit, journal in (await readable(journals)).items():
+        if journal.judged:
             continue
         await quarantine(repository, journal.source, journal.run, "interrupted")
         await journals.write(msgspec.structs.replace(journal, judged=True))
-        settled.append(journal.run)
+        settled.append(f"{journal.run} of unit {unit}")
     return tuple(settled)
 
 
@@ -132,7 +137,14 @@ def _slug(reason: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", reason.lower()).strip("-") or "failed"
 
 
-async def owed(journals: JournalStore) -> dict[str, Journal]:
-    """The journals of units with members that we hold down. Reads only."""
-    found = {unit: await journals.read(unit) for unit in await journals.units()}
-    return {unit: journal for unit, journal in found.items() if journal and journal.members}
+async def readable(journals: JournalStore) -> dict[str, Journal]:
+    """The journals by unit, those that cannot be read left out. Reads only."""
+    found: dict[str, Journal] = {}
+    for unit in await journals.units():
+        try:
+            journal = await journals.read(unit)
+        except RunError:
+            continue  # told by bring_all_back, and by the unit's own next run
+        if journal is not None:
+            found[unit] = journal
+    return found

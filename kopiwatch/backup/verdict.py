@@ -51,6 +51,10 @@ def judge(
     if down:
         what = ", ".join(f"{member.name} ({member.detail})" for member in down)
         return "failed", "start", f"not brought back: {what}"
+    gone = [member for member in members if member.state == "gone"]
+    if gone:
+        what = ", ".join(member.name for member in gone)
+        return "partial", "member-gone", f"somebody removed {what} while it was down"
     sick = [member for member in members if member.healthy is False]
     if sick:
         what = ", ".join(f"{member.name} ({member.detail})" for member in sick)

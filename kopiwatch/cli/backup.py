@@ -6,16 +6,22 @@ from datetime import UTC, datetime
 from functools import partial
 
 import click
+import msgspec
 
+from kopiwatch.backup.house import House
 from kopiwatch.backup.plan import plan_hold
 from kopiwatch.backup.result import RunResult
 from kopiwatch.backup.run import Run
 from kopiwatch.backup.run_id import new_run_id
+from kopiwatch.backup.stopping import HoldPlan
 from kopiwatch.cli import wiring
-from kopiwatch.cli.output import Follower, note, print_error, print_json, print_text
+from kopiwatch.cli.output import Follower, print_json, print_text
 from kopiwatch.cli.report import exit_code, print_result
 from kopiwatch.cli.running import run
-from kopiwatch.errors import ConfigError, LabelError, UsageError
+from kopiwatch.config import Config
+from kopiwatch.errors import ConfigError, KopiwatchError, LabelError, UnknownUnit, UsageError
+from kopiwatch.units.container import Container
+from kopiwatch.units.group import Discovery
 from kopiwatch.units.unit import Unit
 
 EXAMPLE = """\b
@@ -37,105 +43,158 @@ def backup(units: tuple[str, ...], *, everything: bool, dry_run: bool, as_json: 
     Exits 0 only if every run was a success. A unit with bad labels is skipped and counts as a
     failure; the others go on.
     """
-    if bool(units) == everything:
-        print_error(UsageError("name the units to back up, or say --all", hint=EXAMPLE_HINT))
-        raise SystemExit(UsageError.exit_code)
     task = dry_backup if dry_run else real_backup
-    run(partial(task, units, as_json=as_json), json=as_json)
+    run(partial(task, units, everything=everything, as_json=as_json), json=as_json)
 
 
-EXAMPLE_HINT = "`kopiwatch units` lists them"
+def require_choice(names: tuple[str, ...], *, everything: bool) -> None:
+    """Raise UsageError unless units are named, or all are wanted, but not both."""
+    if bool(names) == everything:
+        raise UsageError(
+            "name the units to back up, or say --all", hint="`kopiwatch units` lists them"
+        )
 
 
-async def dry_backup(names: tuple[str, ...], *, as_json: bool) -> int:
+def require_units(found: Discovery, names: tuple[str, ...]) -> tuple[Unit, ...]:
+    """The units that are wanted. Raises UnknownUnit, and ConfigError if there are none at all."""
+    chosen = wiring.choose(found, names) if names else found.units
+    if not chosen:
+        raise ConfigError(
+            'no container carries kopi.enable: "true", so there is nothing to back up',
+            hint="label a service, recreate its container, and see `kopiwatch units`",
+        )
+    return chosen
+
+
+async def dry_backup(names: tuple[str, ...], *, everything: bool, as_json: bool) -> int:
     """Show the plan of each unit; nothing is locked, written or stopped."""
+    require_choice(names, everything=everything)
     config = wiring.configuration()
     records = []
     async with wiring.docker(config) as where:
         found, rows = await wiring.look(config, where)
-        chosen = wiring.choose(found, names) if names else found.units
-        if not chosen:
-            note(NO_UNITS)
-            return ConfigError.exit_code
-        for unit in chosen:
-            record: dict[str, object] = {"unit": unit.name, "valid": unit.valid}
-            if unit.valid:
-                hold = await plan_hold(where.engine, unit, rows, own=where.own_id)
-                record |= {
-                    "stop": [[stop.name for stop in level] for level in hold.levels],
-                    "sources": [source.path for source in unit.sources],
-                    "warnings": list(dict.fromkeys((*unit.warnings, *hold.warnings))),
-                }
-            else:
-                record["problems"] = list(unit.problems)
+        for unit in require_units(found, names):
+            record = await plan_record(config, where, unit, rows)
             records.append(record)
             if not as_json:
-                for line in plan_lines(unit.name, record):
+                for line in plan_lines(record):
                     print_text(line)
     if as_json:
         print_json({"dry_run": True, "units": records})
-    return 0 if all(record["valid"] for record in records) else LabelError.exit_code
+    return 0 if not any(record.problems for record in records) else LabelError.exit_code
 
 
-def plan_lines(name: str, record: dict[str, object]) -> list[str]:
+class PlanRecord(msgspec.Struct, frozen=True):
+    """What a backup of a unit would do: levels of stops, sources; or why it would not."""
+
+    unit: str
+    problems: tuple[str, ...] = ()
+    stop: tuple[tuple[str, ...], ...] = ()
+    sources: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+async def plan_record(
+    config: Config, where: wiring.Docker, unit: Unit, rows: tuple[Container, ...]
+) -> PlanRecord:
+    """The plan of one unit, with whatever a run would refuse before it touches anything."""
+    problems = [str(problem) for problem in unit.problems]
+    hold = HoldPlan()
+    if not problems:
+        try:
+            hold = await plan_hold(where.engine, unit, rows, own=where.own_id)
+            await wiring.check_access(config, where, unit)
+        except KopiwatchError as error:
+            problems.append(error.message + (f" ({error.hint})" if error.hint else ""))
+    return PlanRecord(
+        unit=unit.name,
+        problems=tuple(problems),
+        stop=tuple(tuple(stop.name for stop in level) for level in hold.levels),
+        sources=tuple(source.path for source in unit.sources),
+        warnings=tuple(dict.fromkeys((*unit.warnings, *hold.warnings))),
+    )
+
+
+def plan_lines(record: PlanRecord) -> list[str]:
     """The plan of one unit for people."""
-    lines = [f"{name}:"]
-    problems, stops = record.get("problems", []), record.get("stop", [])
-    sources, warnings = record.get("sources", []), record.get("warnings", [])
-    assert isinstance(problems, list)  # noqa: S101 - built above
-    assert isinstance(stops, list)  # noqa: S101
-    assert isinstance(sources, list)  # noqa: S101
-    assert isinstance(warnings, list)  # noqa: S101
-    if not record["valid"]:
-        return [*lines, *(f"  disabled: {problem}" for problem in problems)]
-    order = ", then ".join(" and ".join(level) for level in stops)
+    lines = [f"{record.unit}:"]
+    if record.problems:
+        return [*lines, *(f"  would be refused: {problem}" for problem in record.problems)]
+    order = ", then ".join(" and ".join(level) for level in record.stop)
     lines.append(f"  would stop: {order or 'nobody'}")
-    lines.append(f"  would store: {', '.join(sources) or 'its recipe only (no volumes)'}")
-    return [*lines, *(f"  warning: {warning}" for warning in warnings)]
+    stored = ", ".join(record.sources) or "its recipe only (no volumes)"
+    lines.append(f"  would store: {stored}")
+    return [*lines, *(f"  warning: {warning}" for warning in record.warnings)]
 
 
-NO_UNITS = 'no container carries kopi.enable: "true", so there is nothing to back up'
-
-
-async def real_backup(names: tuple[str, ...], *, as_json: bool) -> int:
+async def real_backup(names: tuple[str, ...], *, everything: bool, as_json: bool) -> int:
     """Back up the units one after the other, the run lock held throughout."""
-
-    def refused(unit: Unit, run: str) -> RunResult:
-        now = datetime.now(UTC)
-        return RunResult(
-            run=run,
-            unit=unit.name,
-            verdict="skipped",
-            began=now,
-            ended=now,
-            reason="labels",
-            message="; ".join(str(problem) for problem in unit.problems),
-            hint="mend the labels and recreate the container; `kopiwatch check` shows them all",
-            exit_code=LabelError.exit_code,
-        )
-
+    require_choice(names, everything=everything)
     config = wiring.configuration()
     command = "backup " + (" ".join(names) or "--all")
     results: list[RunResult] = []
-    async with wiring.docker(config) as where:
+    async with wiring.docker(config) as where, wiring.changing(config, where, command) as mine:
+        state, identity = mine
         found, _ = await wiring.look(config, where)
-        chosen = wiring.choose(found, names) if names else found.units
-        if not chosen:
-            note(NO_UNITS)
-            return ConfigError.exit_code
+        chosen = [unit.name for unit in require_units(found, names)]
         with Follower() as follower:
-            async with wiring.house(config, where, command, follower) as house:
-                for name in [unit.name for unit in chosen]:
-                    found, rows = await wiring.look(config, where)
-                    run = new_run_id(datetime.now(UTC))
-                    (unit,) = wiring.choose(found, (name,))
-                    if unit.valid:
-                        results.append(await Run(house, unit, rows, run).execute())
-                    else:
-                        results.append(refused(unit, run))
+            house = await wiring.house(
+                config, where, command, follower, state=state, identity=identity
+            )
+            try:
+                for name in chosen:
+                    await back_up_one(config, where, house, name, results)
                     follower.rest()
                     if not as_json:
                         print_result(results[-1])
-    if as_json:
-        print_json({"runs": results})
+            finally:
+                follower.rest()
+                if as_json:
+                    print_json({"runs": results})
+                elif results and results[-1].reason == "cancelled":
+                    print_result(results[-1])
     return exit_code(results)
+
+
+async def back_up_one(
+    config: Config, where: wiring.Docker, house: House, name: str, results: list[RunResult]
+) -> None:
+    """Run one unit as it is now and add its result, also that of a run that is cancelled.
+
+    A unit that cannot be looked at, or is gone, is a result like any other: the next one follows.
+    """
+    identity = new_run_id(datetime.now(UTC))
+    try:
+        found, rows = await wiring.look(config, where)
+        (unit,) = wiring.choose(found, (name,))
+    except UnknownUnit:
+        results.append(no_run(identity, name, "gone", "its containers are gone", 1))
+        return
+    except KopiwatchError as error:
+        results.append(no_run(identity, name, error.code, error.message, error.exit_code))
+        return
+    if not unit.valid:
+        why = "; ".join(str(problem) for problem in unit.problems)
+        results.append(no_run(identity, name, "labels", why, LabelError.exit_code))
+        return
+    attempt = Run(house, unit, rows, identity)
+    try:
+        await attempt.execute()
+    finally:
+        if attempt.result is not None:
+            results.append(attempt.result)
+
+
+def no_run(run_id: str, unit: str, reason: str, message: str, code: int) -> RunResult:
+    """The result of a unit that was not run at all."""
+    now = datetime.now(UTC)
+    return RunResult(
+        run=run_id,
+        unit=unit,
+        verdict="skipped",
+        began=now,
+        ended=now,
+        reason=reason,
+        message=message,
+        exit_code=code,
+    )

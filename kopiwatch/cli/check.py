@@ -6,11 +6,11 @@ from functools import partial
 
 import click
 
-from kopiwatch.backup.plan import plan_hold
 from kopiwatch.cli import wiring
+from kopiwatch.cli.backup import plan_record
 from kopiwatch.cli.output import note, print_json, print_text
 from kopiwatch.cli.running import run
-from kopiwatch.errors import ConfigError, RunError
+from kopiwatch.errors import ConfigError
 from kopiwatch.kopia.backend import parse_repository
 from kopiwatch.units.parse import check_profiles
 
@@ -36,18 +36,13 @@ async def run_check(*, as_json: bool) -> int:
     async with wiring.docker(config) as where:
         found, rows = await wiring.look(config, where)
         warnings += [f"not a member: {ignored}" for ignored in found.ignored]
+        refused = 0
         for unit in found.units:
-            problems += [f"unit {unit.name} is disabled: {problem}" for problem in unit.problems]
-            warnings += [f"unit {unit.name}: {warning}" for warning in unit.warnings]
-            if unit.valid:
-                try:
-                    hold = await plan_hold(where.engine, unit, rows, own=where.own_id)
-                except RunError as error:
-                    problems.append(error.message)
-                else:
-                    warnings += [f"unit {unit.name}: {warning}" for warning in hold.warnings]
-    warnings = list(dict.fromkeys(warnings))
-    valid = sum(unit.valid for unit in found.units)
+            record = await plan_record(config, where, unit, rows)
+            refused += bool(record.problems)
+            problems += [f"unit {unit.name}: {problem}" for problem in record.problems]
+            warnings += [f"unit {unit.name}: {warning}" for warning in record.warnings]
+    valid = len(found.units) - refused
     if as_json:
         print_json(
             {

@@ -46,20 +46,21 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="""Back up Docker containers with Kopia because their labels say so.
+
+Label a service with kopi.enable: "true", then:
+
+\b
+  kopiwatch repo create        make the repository
+  kopiwatch backup --all       back up every labelled unit
+  kopiwatch points             see what can be restored
+  kopiwatch restore shop --to /tmp/shop
+""",
     epilog="Settings come from KOPIWATCH_* variables; start with `kopiwatch check`.",
 )
 @click.version_option(__version__, prog_name="kopiwatch")
 def main() -> None:
-    r"""Back up Docker containers with Kopia because their labels say so.
-
-    Label a service with kopi.enable: "true", then:
-
-    \b
-      kopiwatch repo create        make the repository
-      kopiwatch backup --all       back up every labelled unit
-      kopiwatch points             see what can be restored
-      kopiwatch restore shop --to /tmp/shop
-    """
+    """Back up Docker containers with Kopia because their labels say so."""
 
 
 if __name__ == "__main__":

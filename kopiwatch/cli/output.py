@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
@@ -18,22 +22,49 @@ if TYPE_CHECKING:
 PLAIN_WIDTH = 240
 
 
+_lost: list[str] = []
+
+
+def _write(stream: TextIO | None, text: str) -> bool:
+    """Write and flush; False if nobody takes it. Never raises: output must not break a run."""
+    try:
+        if stream is None:
+            return False
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def output_was_lost() -> bool:
+    """Whether data for stdout could not be written: the command has failed then."""
+    if _lost:
+        # What is left in the buffer cannot be written at exit either; let that be silent.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return bool(_lost)
+
+
 def print_json(value: object) -> None:
     """One JSON document on stdout, indented, with a newline."""
-    document = msgspec.json.format(msgspec.json.encode(value), indent=2)
-    sys.stdout.buffer.write(document + b"\n")
-    sys.stdout.flush()
+    document = msgspec.json.encode(value, enc_hook=str)
+    print_text(msgspec.json.format(document, indent=2).decode())
 
 
 def print_text(text: str = "") -> None:
-    """One line of data for people on stdout."""
-    sys.stdout.write(text + "\n")
+    """One line of data on stdout."""
+    if not _write(sys.stdout, text + "\n"):
+        _lost.append(text)
 
 
 def note(text: str) -> None:
     """One line for people on stderr."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    _write(sys.stderr, text + "\n")
 
 
 def print_error(error: KopiwatchError) -> None:
@@ -60,20 +91,23 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    console = _console()
-    table = Table(box=SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    text = io.StringIO()
+    console = _console(text, terminal=terminal)
+    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False)
     for title in titles:
         table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    print_text("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
-def _console() -> Console:
+def _console(file: TextIO, *, terminal: bool) -> Console:
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty(), width=width)
+    width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
+    return Console(file=file, highlight=False, markup=False, width=width, force_terminal=terminal)
 
 
 def size(count: float) -> str:
@@ -109,7 +143,7 @@ class Follower:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Follower:
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

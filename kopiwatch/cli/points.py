@@ -10,6 +10,7 @@ from kopiwatch.cli import wiring
 from kopiwatch.cli.output import moment, note, print_json, print_table, size
 from kopiwatch.cli.running import run
 from kopiwatch.errors import UnknownUnit
+from kopiwatch.restore.point import of_host
 from kopiwatch.restore.point import points as find
 
 EXAMPLE = """\b
@@ -37,8 +38,8 @@ async def show_points(unit: str, host: str, *, as_json: bool) -> int:
     config = wiring.configuration()
     repository = await wiring.reading(config, "points")
     chosen = "" if host == "all" else host or repository.host
-    everything = find(await repository.snapshots())
-    found = [p for p in everything if p.instance == config.instance and chosen in ("", p.host)]
+    everything = find(await repository.snapshots(), unfinished=await wiring.unfinished(config))
+    found = list(of_host(everything, chosen, config.instance))
     if unit:
         units = sorted({point.unit for point in found})
         found = [point for point in found if point.unit == unit]

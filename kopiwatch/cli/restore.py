@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
+from kopiwatch.backup.state import StateFolder
 from kopiwatch.cli import wiring
 from kopiwatch.cli.output import moment, note, print_json, print_text, size
 from kopiwatch.cli.running import run
+from kopiwatch.config import Config
+from kopiwatch.kopia.repository import KopiaRepository
 from kopiwatch.restore import directory
-from kopiwatch.restore.point import points, select
+from kopiwatch.restore.point import of_host, points, select
 
 EXAMPLE = """\b
 Examples:
@@ -27,7 +31,7 @@ Examples:
 @click.option(
     "--to", "target", type=click.Path(path_type=Path), required=True, help="An empty or new folder."
 )
-@click.option("--at", default="latest", help="latest, a time, or a run. Default: latest.")
+@click.option("--at", default="latest", help="latest, a time (UTC unless it says else), or a run.")
 @click.option("--volume", "volumes", multiple=True, help="Only this volume. Repeatable.")
 @click.option("--host", default="", help="A unit of another host. Default: this host.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop there.")
@@ -46,41 +50,35 @@ def restore(
 
     The directory then holds recipe/, volumes/NAME/ and binds/. Nothing that exists is overwritten.
     """
-    call = partial(
-        restore_files, unit, target.absolute(), at, volumes, host, dry_run=dry_run, as_json=as_json
-    )
+    wanted = Wanted(unit, at, volumes, host)
+    call = partial(restore_files, wanted, target.absolute(), dry_run=dry_run, as_json=as_json)
     run(call, json=as_json)
 
 
-async def restore_files(
-    unit: str,
-    target: Path,
-    at: str,
-    volumes: tuple[str, ...],
-    host: str,
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
-    """Plan, show the plan, carry it out, count."""
+class Wanted(NamedTuple):
+    """Which data: of which unit and host, as of when, and which volumes (none: all)."""
+
+    unit: str
+    at: str
+    volumes: tuple[str, ...]
+    host: str
+
+
+async def restore_files(wanted: Wanted, target: Path, *, dry_run: bool, as_json: bool) -> int:
+    """Plan, show the plan, carry it out, count; the run lock is held unless nothing is written."""
     config = wiring.configuration()
-    repository = await wiring.reading(config, f"restore {unit}")
-    found = points(await repository.snapshots(), host=host or repository.host)
-    mine = [point for point in found if point.instance == config.instance]
-    point = select(unit, mine, at)
-    chosen = await directory.plan(repository, point, target, volumes)
-    what = ", ".join(chosen.parts) or "everything"
-    note(
-        f"{unit}: {what} as of {moment(point.at)} (run {point.run}), {chosen.files} files, "
-        f"{size(chosen.size)}, into {target}"
-    )
-    for warning in chosen.warnings:
-        note(f"warning, from when it was taken: {warning}")
+    unit = wanted.unit
+    command = f"restore {unit}"
     if dry_run:
+        repository = await wiring.reading(config, command)
+        chosen = await plan(config, repository, wanted, target)
         if as_json:
             print_json({"dry_run": True, "plan": chosen})
         return 0
-    async with wiring.restoring(config, f"restore {unit}"):
+    async with wiring.restoring(config, command):
+        repository = await wiring.reading(config, command)
+        await wiring.settle(repository, StateFolder(config.state_dir))
+        chosen = await plan(config, repository, wanted, target)
         done = await directory.restore(repository, chosen)
     if as_json:
         print_json({"restored": done})
@@ -90,3 +88,21 @@ async def restore_files(
             f"{done.symlinks} symlinks ({size(done.size)}) to {target}"
         )
     return 0
+
+
+async def plan(
+    config: Config, repository: KopiaRepository, wanted: Wanted, target: Path
+) -> directory.Plan:
+    """Choose the point and its parts, and say so."""
+    everything = points(await repository.snapshots(), unfinished=await wiring.unfinished(config))
+    mine = of_host(everything, wanted.host or repository.host, config.instance)
+    point = select(wanted.unit, mine, wanted.at)
+    chosen = await directory.plan(repository, point, target, wanted.volumes)
+    what = ", ".join(chosen.parts) if wanted.volumes else "everything"
+    note(
+        f"{wanted.unit}: {what} as of {moment(point.at)} (run {point.run}), {chosen.files} files, "
+        f"{size(chosen.size)}, into {target}"
+    )
+    for warning in chosen.warnings:
+        note(f"warning, from when it was taken: {warning}")
+    return chosen

@@ -7,7 +7,7 @@ from functools import partial
 import anyio.to_thread
 import click
 
-from kopiwatch.backup.settle import owed
+from kopiwatch.backup.settle import readable
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.cli import wiring
 from kopiwatch.cli.output import note, print_json, print_table, print_text
@@ -37,8 +37,8 @@ async def show_units(name: str, *, as_json: bool) -> int:
         found, _ = await wiring.look(config, where)
     chosen = wiring.choose(found, (name,)) if name else found.units
     state = StateFolder(config.state_dir)
-    held = await owed(state.journals)
-    down = {unit: [member.name for member in held[unit].members] for unit in held}
+    held = (await readable(state.journals)).items()
+    down = {unit: [m.name for m in journal.members] for unit, journal in held if journal.members}
     alive = await anyio.to_thread.run_sync(holder, state.run_lock) if down else None
     if as_json:
         print_json(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,15 +17,17 @@ from kopiwatch.backup.access import Access
 from kopiwatch.backup.access_namespace import HostPaths, NamespaceAccess
 from kopiwatch.backup.access_worker import OwnFolders, WorkerAccess
 from kopiwatch.backup.house import House, Listener
-from kopiwatch.backup.settle import bring_all_back, settle_verdicts
+from kopiwatch.backup.plan import worker_plan
+from kopiwatch.backup.settle import bring_all_back, readable, settle_verdicts
 from kopiwatch.backup.state import StateFolder
+from kopiwatch.backup.stray import end_strays
 from kopiwatch.cli.output import note
 from kopiwatch.clock import SYSTEM
 from kopiwatch.config import Config, load, nearest
 from kopiwatch.engine.client import DockerEngine
-from kopiwatch.engine.own import Inside, Own, Unknown, host_source, whoami
+from kopiwatch.engine.own import MOUNTINFO, Inside, Own, Unknown, container_id, host_source, whoami
 from kopiwatch.engine.port import Engine, EngineInfo, Inspected
-from kopiwatch.errors import ConfigError, UnknownUnit
+from kopiwatch.errors import ConfigError, EngineError, UnknownUnit
 from kopiwatch.kopia.backend import parse_repository
 from kopiwatch.kopia.environment import environment
 from kopiwatch.kopia.folder import make_private
@@ -34,8 +37,6 @@ from kopiwatch.units.container import Container
 from kopiwatch.units.group import Discovery, discover
 from kopiwatch.units.refusal import RefusedPaths
 from kopiwatch.units.unit import Unit
-
-STRAY_SECONDS = 10.0
 
 
 class Docker(msgspec.Struct, frozen=True):
@@ -131,7 +132,7 @@ def access_of(config: Config, where: Docker, state: StateFolder, identity: str) 
         return NamespaceAccess(
             where.engine,
             state=identity,
-            paths=HostPaths(state.locks, config.cache_dir, _repository_folder(config), state.stage),
+            paths=HostPaths(state.locks, config.cache_dir, repository_folder(config), state.stage),
             kopia=KopiaRepository(config).kopia.path(),
         )
     if isinstance(own, Inside):
@@ -141,7 +142,7 @@ def access_of(config: Config, where: Docker, state: StateFolder, identity: str) 
             "KOPIWATCH_ACCESS=worker needs an image for the workers",
             hint="set KOPIWATCH_WORKER_IMAGE to the kopiwatch image",
         )
-    repository = _repository_folder(config)
+    repository = repository_folder(config)
     return WorkerAccess(
         where.engine,
         image=config.worker_image,
@@ -157,6 +158,18 @@ def access_of(config: Config, where: Docker, state: StateFolder, identity: str) 
     )
 
 
+async def check_access(config: Config, where: Docker, unit: Unit) -> None:
+    """Refuse what the worker of this unit could not reach, without writing anything.
+
+    Raises ConfigError, EngineError or RunError, as the run itself would.
+    """
+    state = StateFolder(config.state_dir)
+    plan = worker_plan(unit, run="check", instance=config.instance, recipe="")
+    sources = tuple(entry for entry in plan.entries if not entry.own)
+    way = access_of(config, where, state, "")
+    await way.check(msgspec.structs.replace(plan, entries=sources))
+
+
 def _own_worker(
     config: Config, where: Docker, own: Inspected, state: StateFolder, identity: str
 ) -> WorkerAccess:
@@ -170,7 +183,7 @@ def _own_worker(
 
     volume = "mount a volume or a host folder there (see compose.example.yml)"
     locks = folder(state.locks, "the state folder", volume)
-    repository = _repository_folder(config)
+    repository = repository_folder(config)
     return WorkerAccess(
         where.engine,
         image=config.worker_image or own.image_id,
@@ -186,29 +199,29 @@ def _own_worker(
     )
 
 
-def _repository_folder(config: Config) -> Path | None:
+def repository_folder(config: Config) -> Path | None:
     """The folder whose sub-folder ``kopia`` is the repository, None if it is not a folder."""
     return parse_repository(config.repository).path.parent
 
 
 @asynccontextmanager
 async def changing(
-    config: Config, where: Docker, command: str, *, access: bool = True
-) -> AsyncIterator[tuple[StateFolder, Access | None]]:
+    config: Config, where: Docker, command: str
+) -> AsyncIterator[tuple[StateFolder, str]]:
     """The right to change something: run lock, own strays ended, interrupted runs replayed.
 
-    In this order, which is that of the design's first promise. Raises BusyError at once when
-    somebody else holds the run lock: that run is alive and nobody else touches anything.
+    In this order, which is that of the design's first promise, and before anything else that could
+    fail. Raises BusyError at once when somebody else holds the run lock: that run is alive and
+    nobody else touches anything.
     """
     state = StateFolder(config.state_dir)
     identity = await anyio.to_thread.run_sync(state.open)
-    await anyio.to_thread.run_sync(open_cache, config.cache_dir)
     async with FileLock(state.run_lock, command=command).hold():
-        way = access_of(config, where, state, identity) if access else None
-        await end_strays(where.engine, way, state, identity)
+        if ended := await end_strays(where.engine, identity):
+            note(f"ended workers that an interrupted run left: {', '.join(ended)}")
         for replayed in await bring_all_back(where.engine, state.journals, SYSTEM):
             note(str(replayed))
-        yield state, way
+        yield state, identity
 
 
 def open_cache(folder: Path) -> None:
@@ -222,62 +235,71 @@ def open_cache(folder: Path) -> None:
         ) from error
 
 
-async def end_strays(engine: Engine, way: Access | None, state: StateFolder, identity: str) -> None:
-    """End what earlier processes left of their workers, and see that no Kopia of theirs lives."""
-    strays = list(await way.sweep()) if way is not None else []
-    for stray in await engine.workers(identity):
-        await engine.remove_worker(stray)
-        strays.append(stray[:12])
-    if strays:
-        note(f"ended workers that an interrupted run left: {', '.join(strays)}")
-    async with FileLock(state.kopia_lock, command="kopiwatch").hold(STRAY_SECONDS):
-        pass
-
-
-@asynccontextmanager
 async def house(
-    config: Config, where: Docker, command: str, listener: Listener
-) -> AsyncIterator[House]:
-    """Everything a run needs, with the run lock held and the repository known to be ours."""
-    async with changing(config, where, command) as (state, way):
-        assert way is not None  # noqa: S101 - access was asked for
-        repository = repository_of(config, where.info, command)
-        await repository.ensure_connected()
-        await repository.status()
-        if await repository.ensure_policy(repository.host):
-            note("wrote kopiwatch's policy to the repository")
-        for run in await settle_verdicts(repository, state.journals):
-            note(f"run {run} was interrupted before its verdict: not a restore point")
-        owner = Owner(pid=os.getpid(), command=command, since=datetime.now(UTC))
-        yield House(
-            engine=where.engine,
-            info=where.info,
-            repository=repository,
-            access=way,
-            state=state,
-            host=repository.host,
-            instance=config.instance,
-            own=where.own_id,
-            owner=msgspec.json.encode(owner).decode(),
-            environment=environment(os.environ, home=Path("/")),
-            repository_is_folder=_repository_folder(config) is not None,
-            listener=listener,
-        )
+    config: Config,
+    where: Docker,
+    command: str,
+    listener: Listener,
+    *,
+    state: StateFolder,
+    identity: str,
+) -> House:
+    """Everything a run needs, with the repository known to be ours; needs the run lock."""
+    await anyio.to_thread.run_sync(open_cache, config.cache_dir)
+    way = access_of(config, where, state, identity)
+    repository = repository_of(config, where.info, command)
+    await repository.ensure_connected()
+    await repository.status()
+    if await repository.ensure_policy(repository.host):
+        note("wrote kopiwatch's policy to the repository")
+    await settle(repository, state)
+    owner = Owner(pid=os.getpid(), command=command, since=datetime.now(UTC))
+    return House(
+        engine=where.engine,
+        info=where.info,
+        repository=repository,
+        access=way,
+        state=state,
+        host=repository.host,
+        instance=config.instance,
+        own=where.own_id,
+        owner=msgspec.json.encode(owner).decode(),
+        environment=environment(os.environ, home=Path("/")),
+        repository_is_folder=repository_folder(config) is not None,
+        listener=listener,
+    )
+
+
+async def settle(repository: KopiaRepository, state: StateFolder) -> None:
+    """Make the verdicts of interrupted runs durable; needs the run lock."""
+    for run in await settle_verdicts(repository, state.journals):
+        note(f"run {run} was interrupted before its verdict: not a restore point")
 
 
 async def reading(config: Config, command: str) -> KopiaRepository:
-    """The repository for a command that only reads: never connects anew where a run may be alive.
+    """The repository for a command that only reads: it touches nobody's containers.
 
-    Without a connection of this state it makes one, which touches nobody's containers. Docker is
-    asked for the host's name only when nothing else knows it.
+    Without a connection of this state it makes one. Docker is asked for the host's name only when
+    nothing else knows it; on a machine without Docker its own name counts, as Docker's would.
     """
     await anyio.to_thread.run_sync(StateFolder(config.state_dir).open)
     repository = repository_of(config, None, command)
     if not repository.host:
-        async with docker(config) as where:
-            repository = repository_of(config, where.info, command)
+        try:
+            async with docker(config) as where:
+                repository = repository_of(config, where.info, command)
+        except EngineError:
+            if container_id(MOUNTINFO.read_text()) is not None:
+                raise
+            repository = KopiaRepository(config, host=socket.gethostname(), command=command)
     await repository.ensure_connected()
     return repository
+
+
+async def unfinished(config: Config) -> frozenset[str]:
+    """Runs of this state whose verdict is not durable: alive, or interrupted. Reads only."""
+    journals = await readable(StateFolder(config.state_dir).journals)
+    return frozenset(journal.run for journal in journals.values() if not journal.judged)
 
 
 @asynccontextmanager
@@ -304,7 +326,7 @@ async def restoring(config: Config, command: str) -> AsyncIterator[Docker | None
             if not await state.journals.units():
                 yield None
                 return
-    async with docker(config) as where, changing(config, where, command, access=False):
+    async with docker(config) as where, changing(config, where, command):
         yield where
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio.to_thread
 import msgspec
 
-from kopiwatch.errors import RunError, UsageError
+from kopiwatch.errors import RepositoryFull, RunError, UsageError
 from kopiwatch.kopia.port import Repository, RestoreResult
 from kopiwatch.kopia.record import Entry
 from kopiwatch.kopia.tree import RECIPE
@@ -66,7 +66,7 @@ async def plan(repository: Repository, point: Point, target: Path, volumes: Iter
     return Plan(
         point,
         target,
-        parts if names else (),
+        parts if names else tuple(sorted({path.split("/")[0] for path in parts})),
         sum(files for files, _ in summaries),
         sum(size for _, size in summaries),
         recipe.warnings,
@@ -110,7 +110,11 @@ async def check_target(target: Path) -> None:
             return f"cannot be made: {target.parent} is not a directory"
         return ""
 
-    if trouble := await anyio.to_thread.run_sync(look):
+    try:
+        trouble = await anyio.to_thread.run_sync(look)
+    except OSError as error:
+        trouble = f"cannot be used: {error.strerror}"
+    if trouble:
         raise UsageError(
             f"{target} {trouble}",
             hint="name an empty or new directory: a restore never mixes with what is there",
@@ -125,11 +129,19 @@ async def restore(repository: Repository, chosen: Plan) -> Restored:
     """
     point = chosen.point
     results: list[RestoreResult] = []
-    for path in chosen.parts or ("",):
+    for path in chosen.parts:
         target = chosen.target / path
         await anyio.to_thread.run_sync(_make, target)
-        source = f"{point.snapshot}/{path}" if path else point.snapshot
-        results.append(await repository.restore(source, target, timeout=None))
+        try:
+            source = f"{point.snapshot}/{path}"
+            results.append(await repository.restore(source, target, timeout=None))
+        except RepositoryFull as error:
+            raise RunError(
+                f"there is no space left for {path} in {chosen.target}; a part was written",
+                phase="read",
+                reason="target-full",
+                hint="restore to a larger disk, or only some volumes (--volume)",
+            ) from error
     files = sum(result.files for result in results)
     if files != chosen.files:
         raise RunError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -14,15 +15,15 @@ from kopiwatch.kopia.record import Entry, Snapshot
 
 ROOT = "/mnt/"
 SLACK = timedelta(seconds=1)
-State = Literal["complete", "incomplete", "bad", "foreign"]
+State = Literal["complete", "incomplete", "bad", "unfinished", "foreign"]
 
 
 class Point(msgspec.Struct, frozen=True):
     """One restore point. ``at`` is UTC, ``size`` bytes.
 
     ``state`` is ``complete`` for a success, ``bad`` for a run that was none (``reason`` says why),
-    ``incomplete`` when Kopia itself calls the manifest so, and ``foreign`` for a manifest that no
-    kopiwatch run made.
+    ``incomplete`` when Kopia itself calls the manifest so, ``unfinished`` while the verdict of its
+    run is not known, and ``foreign`` for a manifest that no kopiwatch run made.
     """
 
     unit: str
@@ -45,14 +46,41 @@ class Point(msgspec.Struct, frozen=True):
         return self.state == "complete"
 
 
-def points(snapshots: Iterable[Snapshot], *, host: str = "") -> tuple[Point, ...]:
+def points(
+    snapshots: Iterable[Snapshot], *, host: str = "", unfinished: Collection[str] = ()
+) -> tuple[Point, ...]:
     """The restore points among these manifests, oldest first per unit.
 
-    ``host`` empty means all hosts. Manifests of other tools in the same repository are left out.
+    ``host`` empty means all hosts. ``unfinished`` are runs whose verdict is not durable yet.
+    Manifests of other tools in the same repository are left out.
     """
-    found = [_point(s) for s in snapshots if s.source.user_name == USER and _is_unit(s.source.path)]
+    found = [
+        _point(snapshot, unfinished)
+        for snapshot in snapshots
+        if snapshot.source.user_name == USER and _is_unit(snapshot.source.path)
+    ]
     chosen = (point for point in found if not host or point.host == host)
     return tuple(sorted(chosen, key=lambda p: (p.unit, p.instance, p.host, p.at, p.run)))
+
+
+def of_host(found: Iterable[Point], host: str, instance: str) -> tuple[Point, ...]:
+    """The points of one host (empty: of all) and one instance.
+
+    Raises UsageError that says where there are points, if there are none there but elsewhere.
+    """
+    everything = tuple(found)
+    mine = tuple(p for p in everything if p.instance == instance and host in ("", p.host))
+    if everything and not mine:
+        places = sorted({(p.host, p.instance) for p in everything})
+        told = ", ".join(
+            f"host {h}" + (f", instance {i}" if i != instance else "") for h, i in places
+        )
+        raise UsageError(
+            f"there are no restore points of host {host or '(any)'}"
+            + (f", instance {instance}" if instance != "default" else ""),
+            hint=f"there are some of: {told} (--host, KOPIWATCH_INSTANCE)",
+        )
+    return mine
 
 
 def _is_unit(path: str) -> bool:
@@ -63,11 +91,11 @@ def _is_unit(path: str) -> bool:
     return len(parts) == (2 if parts[0].startswith("@") else 1)
 
 
-def _point(snapshot: Snapshot) -> Point:
+def _point(snapshot: Snapshot, unfinished: Collection[str]) -> Point:
     *instance, unit = snapshot.source.path.removeprefix(ROOT).split("/")
     root = snapshot.root_entry
     summary = root.summ if root else None
-    state, reason = _state(snapshot)
+    state, reason = _state(snapshot, unfinished)
     return Point(
         unit=unit,
         instance=instance[0].removeprefix("@") if instance else "default",
@@ -85,13 +113,15 @@ def _point(snapshot: Snapshot) -> Point:
     )
 
 
-def _state(snapshot: Snapshot) -> tuple[State, str]:
+def _state(snapshot: Snapshot, unfinished: Collection[str]) -> tuple[State, str]:
     if snapshot.incomplete:
         return "incomplete", snapshot.incomplete
     if snapshot.quarantine:
         return "bad", snapshot.quarantine
     if not snapshot.tag("run"):
         return "foreign", "not made by a run of kopiwatch"
+    if snapshot.tag("run") in unfinished:
+        return "unfinished", "its run has no verdict yet"
     summary = snapshot.root_entry.summ if snapshot.root_entry else None
     if summary is None or summary.num_failed:
         return "bad", "unreadable"
@@ -127,7 +157,7 @@ def select(unit: str, found: Iterable[Point], at: str) -> Point:
             f"unit {unit} has no restore point {at!r}, and it is no time",
             hint=f"give a run from `kopiwatch points {unit}`, or a time like 2026-11-24T02:00Z",
         )
-    older = [point for point in complete if point.at <= moment + SLACK]
+    older = [point for point in complete if point.at - SLACK <= moment]
     if not older:
         raise UsageError(
             f"unit {unit} has no complete restore point from {at} or before",
@@ -152,12 +182,19 @@ def _shortcomings(found: Iterable[Point]) -> str:
 
 
 def _moment(text: str) -> datetime | None:
-    """A time as people and programs write it; without a zone it is UTC."""
+    """A time as people and programs write it, without a zone in UTC.
+
+    A day, an hour or a minute means its end: who asks for a day wants what that day had.
+    """
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if re.fullmatch(r"\d{4}-?\d{2}-?\d{2}", text):
+            moment += timedelta(days=1, seconds=-1)
+        elif re.search(r"[T ]\d{2}:\d{2}(Z|[+-]\d{2}:?\d{2})?$", text):
+            moment += timedelta(seconds=59)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def part(tree: dict[str, Entry], volume: str) -> str:
@@ -172,7 +209,9 @@ def part(tree: dict[str, Entry], volume: str) -> str:
     if len(candidates) == 1:
         return f"volumes/{candidates[0]}"
     raise UsageError(
-        f"{volume!r} fits {len(candidates)} volumes of this restore point",
+        f"{volume!r} is no volume of this restore point"
+        if not candidates
+        else f"{volume!r} fits several volumes of this restore point: {', '.join(candidates)}",
         hint="volumes: " + (", ".join(volumes) or "none"),
     )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import anyio
 import pytest
 
 from kopiwatch.engine.port import Healthcheck
 from kopiwatch.errors import EngineError, RepositoryUnreachable
 from kopiwatch.testing.engine import volume_mount
+from kopiwatch.units.container import Mount
 
 pytestmark = pytest.mark.anyio
 
@@ -107,6 +110,7 @@ async def test_stop_that_is_refused_starts_whoever_was_stopped(world):
     result = await world.run()
     assert (result.verdict, result.reason) == ("failed", "engine-error")
     assert world.states == UP
+    assert world.time.passed >= 12, "Docker may still be at that stop: it is watched"
     assert world.program.killed
     assert world.repository.contents.snapshots == []
     assert await world.journal() is None
@@ -217,9 +221,10 @@ async def test_member_that_somebody_starts_during_the_read_makes_it_partial(worl
 
 
 async def test_member_that_somebody_removes_is_left_alone(world):
-    """Gone is gone; the others run."""
+    """Gone is gone; the others run; not everybody runs again, so it is no success."""
     world.program.at("go", lambda _: world.engine.remove(world.db) and False)
     result = await world.run()
+    assert (result.verdict, result.reason) == ("partial", "member-gone")
     assert {m.name: m.state for m in result.members}["db"] == "gone"
     assert world.engine.state(world.web) == "running"
     assert await world.journal() is None
@@ -296,19 +301,137 @@ async def test_cancelled_run_brings_back_and_is_no_restore_point(world, when):
     assert world.engine.running_workers == ()
 
 
-async def test_cancelled_stop_is_waited_for(world):
-    """Docker would finish it after our start found the container running."""
+async def test_cancelled_stop_that_docker_finishes_later_is_undone(world):
+    """The start found it running; then it fell; it is started again."""
+    calls = iter(range(9))
+
+    async def sleep(seconds: float) -> None:
+        world.time.passed += seconds
+        if next(calls) == 2:
+            world.engine.set_state(world.web, "exited")
+        await anyio.lowlevel.checkpoint()
+
+    world.time.sleep = sleep
     with anyio.CancelScope() as scope:
 
         async def slow():
             scope.cancel()
-            for _ in range(10):
-                await anyio.lowlevel.checkpoint()
+            await anyio.sleep(60)
 
         world.engine.hook("stop", "web", slow)
         await world.run()
     assert world.states == UP
-    assert world.engine.order("stop", "start") == ["stop web", "start db", "start web"]
+    assert world.engine.order("stop", "start") == ["stop web", "start web", "start web"]
+    assert await world.journal() is None
+
+
+async def test_member_that_went_down_by_itself_is_not_started(world):
+    """Down before our stop came: somebody else's doing, before or after the last look."""
+    world.program.at("launch", lambda _: world.engine.set_state(world.web, "exited") and False)
+    result = await world.run()
+    assert result.verdict == "success"
+    assert world.states == ["running", "exited"]
+    world.engine.set_state(world.web, "running")
+    world.engine.hook("stop", "web", lambda: world.engine.set_state(world.web, "exited"))
+    result = await world.run(run="r2")
+    assert world.states == ["running", "exited"]
+    assert await world.journal() is None
+
+
+async def test_run_never_writes_over_a_debt(world):
+    """A member that an earlier run still owes stays in the journal, and the unit is refused."""
+    world.engine.fail("start", "web", EngineError("no network"), times=99)
+    await world.run(run="r1")
+    owed = await world.journal()
+    result = await world.run(run="r2")
+    assert (result.verdict, result.reason) == ("failed", "owed")
+    assert "web" in result.message
+    assert await world.journal() == owed
+
+
+async def test_dependency_that_is_sick_keeps_nobody_down(world):
+    """Waiting for its health is advisory: the dependent starts all the same."""
+    check = Healthcheck(("true",))
+    world.engine.remove(world.db)
+    world.engine.remove(world.web)
+    world.db = world.member("db", "data", healthcheck=check, healthy_after=None)
+    world.web = world.member("web", "files", depends="db:service_healthy:false")
+    result = await world.run()
+    assert result.verdict == "failed"
+    assert world.states == UP
+
+
+async def test_member_that_was_down_and_is_started_during_the_read_makes_it_partial(world):
+    """It was not held, but it could write."""
+    job = world.member("job", "data", state="exited")
+    world.program.at("go", lambda _: world.engine.set_state(job, "running") and False)
+    result = await world.run()
+    assert (result.verdict, result.reason) == ("partial", "interference")
+    assert "job" in result.message
+
+
+async def test_foreign_writer_through_a_folder_above_makes_it_partial(world):
+    """A bind of /srv writes to what a bind of /srv/www holds."""
+    labels = {"kopi.enable": "true", "kopi.binds": "true"}
+    bind = Mount("bind", "/data", "/srv/www")
+    world.engine.add_container("site", labels=labels, mounts=(bind,))
+    world.engine.add_container("editor", mounts=(Mount("bind", "/srv", "/srv"),))
+    result = await world.run("site")
+    assert (result.verdict, result.reason) == ("partial", "interference")
+    assert "editor" in result.message
+    assert "kopi.unit" in result.hint
+
+
+async def test_gate_that_somebody_removed_leaves_no_point(world):
+    """Kopia stores a complete snapshot of a live unit then: it is quarantined."""
+
+    def ungated(worker):
+        world.program._answer(worker, "flush", {})
+        return True
+
+    def launch(worker):
+        order = json.loads(worker.orders[-1])
+        world.program.argv = order["argv"]
+        return ungated(worker)
+
+    world.program.at("launch", launch)
+    result = await world.run()
+    assert (result.verdict, result.reason) == ("failed", "gate")
+    (snapshot,) = world.repository.contents.snapshots
+    assert snapshot.quarantine == "gate"
+    assert world.engine.order("stop") == []
+
+
+async def test_kopia_that_left_its_gate_is_noticed_before_anybody_stops(world):
+    """Whatever it said since ready: it waits no more."""
+
+    def crash(worker):
+        worker.say(b'{"say":"ready"}')
+        worker.say(b'{"say":"exit","code":-9,"err":"killed"}')
+        return True
+
+    world.program.at("launch", crash)
+    result = await world.run()
+    assert (result.verdict, result.reason) == ("failed", "gate")
+    assert world.engine.order("stop") == []
+
+
+async def test_container_without_a_stop_timeout_is_refused(world):
+    """Docker would wait for its end without end."""
+    world.member("endless", "v", details={"stop_timeout": None})
+    result = await world.run()
+    assert (result.verdict, result.reason) == ("failed", "endless-stop")
+    assert world.engine.order("stop") == []
+
+
+async def test_lost_worker_is_destroyed_before_anybody_starts(world):
+    """Silence is no proof that its Kopia is dead."""
+    order = []
+    world.program.at("go", lambda worker: worker.end() or True)
+    world.engine.hook("remove_worker", "*", lambda: order.append("worker gone"))
+    world.engine.hook("start", "db", lambda: order.append("start"))
+    await world.run()
+    assert order[:2] == ["worker gone", "start"]
 
 
 async def test_parent_that_is_not_trusted_forces_a_full_read(world):

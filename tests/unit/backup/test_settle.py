@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import anyio
 import msgspec
 import pytest
 from support.run_world import NOON
 
 from kopiwatch.backup.journal import Held, Journal
-from kopiwatch.backup.settle import bring_all_back, owed, quarantine, settle_verdicts
-from kopiwatch.errors import EngineError, RepositoryUnreachable, RunError
+from kopiwatch.backup.settle import bring_all_back, quarantine, readable, settle_verdicts
+from kopiwatch.errors import EngineError, RepositoryUnreachable
 
 pytestmark = pytest.mark.anyio
 
@@ -79,14 +80,15 @@ async def test_replay_goes_on_past_a_sick_member_and_a_sick_unit(world):
 
 
 async def test_replay_past_an_unreadable_journal_starts_the_others_and_says_so(world):
-    """A truncated file is an error with the way out, after everybody else is up."""
+    """A truncated file is told with the way out; its unit is refused by its next run."""
     await left(world, held(world, world.db), unit="zoo")
     world.engine.set_state(world.db, "exited")
     (world.state.journals.folder / "shop.json").write_bytes(b'{"unit": "sh')
-    with pytest.raises(RunError, match=r"shop\.json cannot be read") as caught:
-        await replay(world)
-    assert "remove the file" in caught.value.hint
+    told = [str(done) for done in await replay(world)]
+    assert any("shop.json cannot be read" in text and "remove the file" in text for text in told)
     assert world.engine.state(world.db) == "running"
+    result = await world.run()
+    assert (result.verdict, result.reason) == ("failed", "journal")
 
 
 async def test_replay_watches_a_member_that_still_runs_while_its_stop_may_be_under_way(world):
@@ -118,7 +120,7 @@ async def test_replay_leaves_a_running_successor_alone(world):
     world.engine.remove(world.db)
     world.member("db", "data")
     (done,) = await replay(world)
-    assert done.members[0].state == "replaced"
+    assert done.members[0].state == "taken-over"
     assert (await world.journal()).members == ()
 
 
@@ -135,7 +137,7 @@ async def test_settle_pins_the_manifest_of_an_interrupted_run(world):
     world.repository.add_snapshot("/mnt/shop", {"recipe/": b""}, tags={"run": "r0"})
     world.repository.add_snapshot("/mnt/shop", {"recipe/": b""}, tags={"run": "older"})
     await left(world)
-    assert await settle_verdicts(world.repository, world.state.journals) == ("r0",)
+    assert await settle_verdicts(world.repository, world.state.journals) == ("r0 of unit shop",)
     states = {s.tag("run"): s.quarantine for s in world.repository.contents.snapshots}
     assert states == {"r0": "interrupted", "older": ""}
     assert (await world.journal()) is None
@@ -159,8 +161,38 @@ async def test_quarantine_twice_pins_once(world):
     assert world.repository.contents.snapshots[0].quarantine == "some-reason"
 
 
-async def test_owed_shows_only_who_is_down(world):
-    """A run that merely waits for its verdict holds nobody down."""
+async def test_readable_leaves_out_what_cannot_be_read(world):
+    """One sick file does not hide the others."""
     await left(world, held(world, world.db))
-    await left(world, unit="zoo")
-    assert list(await owed(world.state.journals)) == ["shop"]
+    (world.state.journals.folder / "zoo.json").write_bytes(b"{")
+    assert list(await readable(world.state.journals)) == ["shop"]
+
+
+async def test_replay_leaves_alone_who_was_started_since(world):
+    """Another StartedAt: somebody took over, and stopped it again on purpose."""
+    ran = world.engine.all[world.db].details.started_at
+    await left(world, held(world, world.db, started_at=ran - timedelta(hours=1)))
+    world.engine.set_state(world.db, "exited")
+    (done,) = await replay(world)
+    assert done.members[0].state == "taken-over"
+    assert world.engine.order("start") == []
+    assert (await world.journal()).members == ()
+
+
+async def test_replay_watches_for_all_levels_of_stops(world):
+    """Levels stop one after another: the last stop may begin late."""
+    await left(world, held(world, world.db, 0), held(world, world.web, 1), ago=13)
+    await replay(world)
+    assert sum(world.time.slept) == pytest.approx(11, abs=0.5)
+
+
+async def test_replay_is_not_to_be_interrupted(world):
+    """A signal in the middle of it leaves nobody down."""
+    await left(world, held(world, world.db), held(world, world.web))
+    for container in (world.db, world.web):
+        world.engine.set_state(container, "exited")
+    with anyio.CancelScope() as scope:
+        world.engine.hook("start", "db", scope.cancel)
+        await replay(world)
+    assert world.states == ["running", "running"]
+    assert (await world.journal()).members == ()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kopiwatch.errors import RepositoryError, RunError, UsageError
+from kopiwatch.errors import RepositoryError, RepositoryFull, RunError, UsageError
 from kopiwatch.restore import directory
 from kopiwatch.restore.point import points, select
 from kopiwatch.testing.kopia import FakeRepository
@@ -33,6 +33,7 @@ async def test_whole_tree_is_restored(tmp_path):
     repository, point = await stored()
     chosen = await directory.plan(repository, point, tmp_path / "out", ())
     assert (chosen.files, chosen.warnings) == (4, ("careful",))
+    assert chosen.parts == ("recipe", "volumes")
     done = await directory.restore(repository, chosen)
     assert done.files == 4
     assert (tmp_path / "out/volumes/data/b/c").read_bytes() == b"c"
@@ -81,13 +82,22 @@ async def test_failing_restore_is_raised(tmp_path):
         await directory.restore(repository, chosen)
 
 
+async def test_full_disk_at_the_target_says_so(tmp_path):
+    """It is not the repository's disk, and a part stands there."""
+    repository, point = await stored()
+    chosen = await directory.plan(repository, point, tmp_path / "out", ())
+    repository.fail("restore", RepositoryFull("no space left"))
+    with pytest.raises(RunError, match="a part was written"):
+        await directory.restore(repository, chosen)
+
+
 async def test_target_must_be_empty_or_new(tmp_path):
     """A file, a full folder, a dangling link, a place without a parent: refused, untouched."""
     (tmp_path / "file").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").touch()
     (tmp_path / "link").symlink_to("nowhere")
-    for name in ("file", "full", "link", "absent/deeper"):
+    for name in ("file", "full", "link", "absent/deeper", "x" * 300):
         with pytest.raises(UsageError):
             await directory.check_target(tmp_path / name)
     (tmp_path / "empty").mkdir()

@@ -8,7 +8,7 @@ import pytest
 
 from kopiwatch.errors import RunError, UsageError
 from kopiwatch.kopia.record import BAD_PIN, Entry, Snapshot, SourceIdentity, Summary
-from kopiwatch.restore.point import ensure_complete, part, points, select
+from kopiwatch.restore.point import ensure_complete, of_host, part, points, select
 
 
 def snapshot(
@@ -78,6 +78,10 @@ FOUND = points([snapshot(1), snapshot(3), snapshot(5, pins=(BAD_PIN + "start",))
         ("2026-01-01T03:00:00+00:00", "r3"),
         ("2026-01-01T05:30+01:00", "r3"),
         ("2027-01-01", "r3"),
+        ("2026-01-01", "r3"),
+        ("2026-01-01T01:00", "r1"),
+        ("2026-01-01 03:00Z", "r3"),
+        ("9999-12-31T23:59:59.9", "r3"),
     ],
 )
 def test_select_finds_the_point_that_is_meant(at, run):
@@ -92,6 +96,7 @@ def test_select_finds_the_point_that_is_meant(at, run):
         ("shop", "r5", "is bad"),
         ("shop", "yesterday", "is no time"),
         ("shop", "2025-01-01", "or before"),
+        ("shop", "0001-01-01T00:00+14:00", "is no time"),
     ],
 )
 def test_select_refuses_what_is_not_there_or_not_fit(unit, at, word):
@@ -132,3 +137,21 @@ def test_point_that_lacks_what_its_recipe_expects_is_refused():
     with pytest.raises(RunError, match="volumes/gone"):
         ensure_complete(FOUND[0], ("volumes/gone", "volumes/files"), TREE)
     ensure_complete(FOUND[0], ("volumes/files",), TREE)
+
+
+def test_run_without_a_verdict_is_no_restore_point():
+    """Alive or interrupted: its manifest is there, but nobody has judged it."""
+    found = points([snapshot(1), snapshot(2)], unfinished={"r2"})
+    assert [point.state for point in found] == ["complete", "unfinished"]
+    assert select("shop", found, "latest").run == "r1"
+
+
+def test_points_of_another_host_are_named_when_there_are_none_here():
+    """Never 'no points' while there are some."""
+    found = points([snapshot(1, host="harbour"), snapshot(2, "/mnt/@lab/zoo", host="vm")])
+    assert [p.unit for p in of_host(found, "harbour", "default")] == ["shop"]
+    assert [p.unit for p in of_host(found, "", "lab")] == ["zoo"]
+    with pytest.raises(UsageError) as caught:
+        of_host(found, "vm", "default")
+    assert "host harbour" in caught.value.hint
+    assert of_host((), "vm", "default") == ()

@@ -1,69 +1,22 @@
-"""Holding members down, and bringing back exactly what ran."""
+"""Bringing back exactly what ran, in dependency order, by Compose identity where ids changed."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable
 from functools import partial
-
-import anyio
-import anyio.lowlevel
-import msgspec
 
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.result import MemberResult
 from kopiwatch.clock import Clock
 from kopiwatch.engine.health import wait_healthy
-from kopiwatch.engine.port import Engine, Inspected
+from kopiwatch.engine.port import Engine
 from kopiwatch.errors import ContainerGone, EngineError, KopiwatchError
-from kopiwatch.task import outcomes, together
+from kopiwatch.task import outcomes
 from kopiwatch.units.container import Container
-from kopiwatch.units.unit import Unit
 
 START_RETRY_SECONDS = (0.2, 1.0, 3.0)
 STOP_MARGIN_SECONDS = 2.0
-
-
-class Stop(msgspec.Struct, frozen=True):
-    """One container to stop; ``timeout`` None leaves it to the container's own, ``grace``."""
-
-    id: str
-    name: str
-    timeout: timedelta | None
-    grace: timedelta | None = None
-
-
-class HoldPlan(msgspec.Struct, frozen=True):
-    """Who is stopped, in which order, and what is owed to them afterwards.
-
-    ``started`` holds, by id, since when each of ``held`` ran (UTC).
-    """
-
-    levels: tuple[tuple[Stop, ...], ...] = ()
-    held: tuple[Held, ...] = ()
-    started: dict[str, datetime | None] = msgspec.field(default_factory=dict)
-    inspected: tuple[Inspected, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-async def stop_all(engine: Engine, levels: Iterable[Iterable[Stop]]) -> tuple[str, ...]:
-    """Stop level after level, each level side by side; returns the names of those that were down.
-
-    Raises the first error of a level, after the others of that level have ended, so that
-    everybody's state is known.
-    """
-    down: list[str] = []
-    for level in levels:
-        stops = tuple(level)
-        # Docker finishes a stop that we no longer wait for, after our start found it running: so a
-        # stop that has begun is waited for, whatever else happens.
-        with anyio.CancelScope(shield=True):
-            done = await together(
-                [partial(engine.stop, stop.id, stop.timeout, grace=stop.grace) for stop in stops]
-            )
-        await anyio.lowlevel.checkpoint()
-        down += [stop.name for stop, stopped in zip(stops, done, strict=True) if not stopped]
-    return tuple(down)
+WATCH_SECONDS = 0.25
 
 
 async def bring_back(
@@ -78,13 +31,13 @@ async def bring_back(
     by_id = {member.id: member for member in members}
     results: list[MemberResult] = []
     for level in sorted({member.level for member in members}):
-        calls = [partial(_bring_one, engine, m, by_id, clock) for m in members if m.level == level]
-        names = [m.name for m in members if m.level == level]
+        now = [member for member in members if member.level == level]
+        calls = [partial(_bring_one, engine, member, by_id, clock) for member in now]
         results += [
-            MemberResult(name, "failed", detail=outcome.message)
+            MemberResult(member.name, "failed", detail=outcome.message)
             if isinstance(outcome, KopiwatchError)
             else outcome
-            for name, outcome in zip(names, await outcomes(calls), strict=True)
+            for member, outcome in zip(now, await outcomes(calls), strict=True)
         ]
     return tuple(results)
 
@@ -94,7 +47,8 @@ async def _bring_one(
 ) -> MemberResult:
     for dependency in member.await_healthy:
         if dependency in by_id:
-            await _wait(engine, by_id[dependency], clock)
+            # Advisory: a dependency that is sick or gone must not keep its dependents down.
+            await outcomes([partial(_wait, engine, by_id[dependency], clock)])
     try:
         started = await _start(engine, member.id, clock)
     except ContainerGone:
@@ -119,7 +73,7 @@ async def _bring_successor(engine: Engine, member: Held, clock: Clock) -> Member
     for row in await engine.containers():
         if row.id != member.id and is_successor(row, member):
             if row.running:
-                return MemberResult(member.name, "replaced", detail=f"now {row.id[:12]}, running")
+                return MemberResult(member.name, "taken-over", detail=f"now {row.id[:12]}, running")
             await _start(engine, row.id, clock)
             return MemberResult(member.name, "started", detail=f"its successor {row.id[:12]}")
     return MemberResult(member.name, "gone", detail="somebody removed it while it was down")
@@ -131,6 +85,46 @@ def is_successor(row: Container, member: Held) -> bool:
         identity = (row.project, row.service, row.number)
         return not row.oneoff and identity == (member.project, member.service, member.number)
     return row.name == member.name
+
+
+async def watch(
+    engine: Engine,
+    held: Iterable[Held],
+    results: tuple[MemberResult, ...],
+    clock: Clock,
+    *,
+    watched: Collection[str],
+    seconds: float,
+) -> tuple[MemberResult, ...]:
+    """Start those of ``watched`` (ids) again that fall within ``seconds``; returns the results.
+
+    Docker may still be carrying out a stop whose call was cut off: the container runs, a start
+    says so, and then it ends.
+    """
+    members = tuple(member for member in held if member.id in watched)
+    end = clock.seconds() + seconds
+    while members and clock.seconds() < end:
+        await clock.sleep(WATCH_SECONDS)
+        (rows,) = await outcomes([engine.containers])
+        if isinstance(rows, KopiwatchError):
+            continue  # Docker is away: it is asked again until the time is over
+        running = {row.id: row.running for row in rows}
+        fallen = [member for member in members if running.get(member.id) is False]
+        if fallen:
+            again = {r.name: r for r in await bring_back(engine, fallen, clock)}
+            results = tuple(again.get(result.name, result) for result in results)
+            back = {member.id for member in fallen if again[member.name].state != "failed"}
+            members = tuple(member for member in members if member.id not in back)
+    return results
+
+
+def longest_stop(held: Iterable[Held]) -> float:
+    """Seconds after which every stop of a window must be over: levels stop one after another."""
+    by_level: dict[int, float] = {}
+    for member in held:
+        slowest = max(by_level.get(member.level, 0.0), member.stop_timeout)
+        by_level[member.level] = slowest
+    return sum(slowest + STOP_MARGIN_SECONDS for slowest in by_level.values())
 
 
 async def wait_all_healthy(
@@ -178,54 +172,14 @@ async def still_running(
 
     def look(result: MemberResult) -> MemberResult:
         row = rows.get(ids.get(result.name, ""))
-        if result.state != "started" or row is None or row.state in ("running", "paused"):
+        if (
+            result.state not in ("started", "ran-already")
+            or row is None
+            or row.state in ("running", "paused")
+        ):
             return result
         return MemberResult(
             result.name, "failed", False, f"started, then {row.status or row.state}"
         )
 
     return tuple(look(result) for result in results)
-
-
-async def interference(engine: Engine, unit: Unit, plan: HoldPlan) -> str:
-    """Who disturbed the read, as a sentence; empty when nobody did.
-
-    At **read** every held member must still be down, without having run in between, and no foreign
-    container that mounts a source writable may run: otherwise what was read is not what a stopped
-    application left behind. This is asked in the window, and side by side, because a start wipes
-    out the traces.
-    """
-    if not plan.held:
-        return ""
-    rows: tuple[Container, ...] = ()
-
-    async def list_all() -> None:
-        nonlocal rows
-        rows = await engine.containers()
-
-    async def look(member: Held) -> str:
-        try:
-            now = await engine.inspect(member.id)
-        except ContainerGone:
-            return ""
-        restarted = now.started_at != plan.started.get(member.id)
-        return member.name if now.running or restarted else ""
-
-    calls: list[Callable[[], Awaitable[str | None]]] = [partial(look, m) for m in plan.held]
-    up = sorted(filter(None, await together([*calls, list_all])))
-    if up:
-        return f"somebody started {', '.join(up)} while it was read"
-    own = {member.container.id for member in unit.members}
-    foreign = sorted(r.name for r in rows if r.id not in own and r.running and _writes(r, unit))
-    if foreign:
-        return f"{', '.join(foreign)} ran and could write to a source while it was read"
-    return ""
-
-
-def _writes(row: Container, unit: Unit) -> bool:
-    volumes = {source.volume for source in unit.sources if source.volume}
-    binds = {source.host_path for source in unit.sources if source.host_path}
-    return any(
-        mount.writable and (mount.volume in volumes or mount.source in binds)
-        for mount in row.mounts
-    )

@@ -1,0 +1,96 @@
+"""Stopping members: who is stopped, in which order, and what became of each stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from functools import partial
+
+import msgspec
+
+from kopiwatch.backup.journal import Held
+from kopiwatch.engine.port import Engine, Inspected
+from kopiwatch.errors import ContainerGone, KopiwatchError
+from kopiwatch.task import outcomes, together
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """One container to stop; ``timeout`` None leaves it to the container's own, ``grace``."""
+
+    id: str
+    name: str
+    timeout: timedelta | None
+    grace: timedelta | None = None
+
+
+class HoldPlan(msgspec.Struct, frozen=True):
+    """Who is stopped, in which order, and what is owed to them afterwards."""
+
+    levels: tuple[tuple[Stop, ...], ...] = ()
+    held: tuple[Held, ...] = ()
+    inspected: tuple[Inspected, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def without(self, gone: set[str]) -> HoldPlan:
+        """The same plan without these ids."""
+        kept = tuple(member for member in self.held if member.id not in gone)
+        levels = (tuple(stop for stop in level if stop.id not in gone) for level in self.levels)
+        return msgspec.structs.replace(
+            self, held=kept, levels=tuple(level for level in levels if level)
+        )
+
+
+class Stopping:
+    """What became of the stops of one window, by container id.
+
+    A stop that has begun and not ended (an error, a deadline, a signal) may still be carried out
+    by Docker, after a start that found the container running.
+    """
+
+    def __init__(self) -> None:
+        self.begun: set[str] = set()
+        self.done: set[str] = set()
+        self.not_ours: set[str] = set()
+
+    @property
+    def uncertain(self) -> set[str]:
+        """Stops of which nobody knows whether Docker is still at them."""
+        return self.begun - self.done - self.not_ours
+
+
+async def refresh(engine: Engine, plan: HoldPlan) -> HoldPlan:
+    """The plan as of now, just before the journal: who went down meanwhile is not ours to start.
+
+    Raises EngineError when Docker cannot be asked.
+    """
+    found = await outcomes([partial(engine.inspect, member.id) for member in plan.held])
+    gone: set[str] = set()
+    started: dict[str, datetime | None] = {}
+    for member, now in zip(plan.held, found, strict=True):
+        if isinstance(now, ContainerGone):
+            gone.add(member.id)
+        elif isinstance(now, KopiwatchError):
+            raise now
+        elif now.running:
+            started[member.id] = now.started_at
+        else:
+            gone.add(member.id)
+    left = plan.without(gone)
+    held = (msgspec.structs.replace(m, started_at=started[m.id]) for m in left.held)
+    return msgspec.structs.replace(left, held=tuple(held))
+
+
+async def stop_all(engine: Engine, levels: Iterable[Iterable[Stop]], stopping: Stopping) -> None:
+    """Stop level after level, each level side by side; ``stopping`` keeps the record.
+
+    A container that was down already is not ours. Raises the first error of a level, after the
+    others of that level have ended.
+    """
+
+    async def one(stop: Stop) -> None:
+        stopping.begun.add(stop.id)
+        stopped = await engine.stop(stop.id, stop.timeout, grace=stop.grace)
+        (stopping.done if stopped else stopping.not_ours).add(stop.id)
+
+    for level in levels:
+        await together([partial(one, stop) for stop in level])
