@@ -42,11 +42,14 @@ def _write(stream: TextIO | None, text: str) -> bool:
 
 
 def output_was_lost() -> bool:
-    """Whether data for stdout could not be written: the command has failed then."""
-    if _lost:
-        # What is left in the buffer cannot be written at exit either; let that be silent.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Whether data for stdout could not be written: the command has failed then.
+
+    Call it last. What nobody takes is dropped here, because Python would complain at its exit.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if not _write(stream, "") and stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return bool(_lost)
 
 

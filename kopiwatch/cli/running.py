@@ -31,9 +31,8 @@ def run(command: Callable[[], Awaitable[int]], *, json: bool = False) -> None:
         if json:
             print_json(error_record(error))
         code = error.exit_code
-    if code == 0 and output_was_lost():
-        code = 1
-    raise SystemExit(code)
+    lost = output_was_lost()
+    raise SystemExit(1 if lost and code == 0 else code)
 
 
 async def _with_signals(command: Callable[[], Awaitable[int]]) -> int:

@@ -9,6 +9,7 @@ import anyio.to_thread
 import msgspec
 
 from kopiwatch.errors import RepositoryFull, RunError, UsageError
+from kopiwatch.kopia.folder import make_private
 from kopiwatch.kopia.port import Repository, RestoreResult
 from kopiwatch.kopia.record import Entry
 from kopiwatch.kopia.tree import RECIPE
@@ -166,7 +167,7 @@ async def restore(repository: Repository, chosen: Plan) -> Restored:
 
 def _make(target: Path) -> None:
     try:
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(target)
     except OSError as error:
         raise UsageError(
             f"cannot make {target}: {error.strerror}", hint="name a directory you may write to"

@@ -221,3 +221,81 @@ def test_help_imports_nothing_heavy():
     python = Path(COMMAND).parent / "python"
     done = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("lost", ["closed", "full"])
+def test_lost_output_breaks_no_run(local_site, scope, lost):
+    """Every unit is backed up although nobody reads the results; the exit code tells."""
+    container = member(scope, local_site, "one")
+    member(scope, local_site, "two")
+    redirection = {"closed": ">&- 2>&-", "full": ">/dev/full 2>/dev/full"}[lost]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec {COMMAND} backup --all {redirection}"],
+        env=local_site.environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert [p["unit"] for p in local_site.json("points")["points"]] == ["one", "two"]
+    assert docker.state(container) == "running"
+
+
+def test_check_and_dry_run_know_what_a_run_would_refuse(local_site, scope):
+    """A volume that this access cannot reach is a problem before the night, not in it."""
+    member(scope, local_site, "good")
+    scope.volume("opts", "--opt", "type=tmpfs", "--opt", "device=tmpfs")
+    labels = {"kopi.enable": "true", "kopi.unit": "opts", "kopi.instance": local_site.instance}
+    scope.run("opts", script=IDLE, labels=labels, volumes=["opts:/data"])
+    scope.run(
+        "brief",
+        script=IDLE,
+        volumes=["v:/data"],
+        options=["--rm"],
+        labels=labels | {"kopi.unit": "brief"},
+    )
+    check = local_site.run("check")
+    assert check.returncode == 3
+    assert "1 of 3 units can be backed up" in check.stdout
+    done = local_site.run("backup", "--all", "--dry-run", "--json")
+    assert done.returncode == 3
+    records = {record["unit"]: record["problems"] for record in json.loads(done.stdout)["units"]}
+    assert records["good"] == []
+    assert "driver options" in records["opts"][0]
+    assert "--rm" in records["brief"][0]
+
+
+def test_restore_plan_as_json_writes_nothing(local_site, scope, tmp_path):
+    """What would be restored, as one document."""
+    member(scope, local_site, "shop")
+    local_site.ok("backup", "shop")
+    target = tmp_path / "out"
+    plan = local_site.json("restore", "shop", "--to", str(target), "--dry-run")["plan"]
+    assert plan["target"] == str(target)
+    assert not target.exists()
+
+
+def test_points_of_another_host_are_not_called_none(local_site, scope):
+    """A fresh machine is told where the points are."""
+    member(scope, local_site, "shop")
+    local_site.ok("backup", "shop")
+    local_site.extra |= {
+        "KOPIWATCH_STATE_DIR": str(local_site.folder / "fresh"),
+        "KOPIWATCH_HOSTNAME": "newborn",
+    }
+    refused(local_site.run("points"), 2, "testhost")
+    assert len(local_site.json("points", "--host", "testhost")["points"]) == 1
+
+
+def test_fresh_machine_restores_without_docker(local_site, scope, tmp_path):
+    """The repository and its password are all that it takes."""
+    member(scope, local_site, "shop")
+    local_site.ok("backup", "shop")
+    local_site.extra |= {
+        "KOPIWATCH_STATE_DIR": str(local_site.folder / "fresh"),
+        "DOCKER_HOST": "unix:///absent.sock",
+    }
+    local_site.without.add("KOPIWATCH_HOSTNAME")
+    local_site.ok("restore", "shop", "--host", "testhost", "--to", str(tmp_path / "out"))
+    assert (tmp_path / "out" / "recipe" / "unit.json").exists()
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,83 @@ def test_window_timeout_starts_the_members_and_fails_the_run(local_site, scope):
     assert up(stack)
     assert local_site.json("points")["points"] == []
     assert not journal(local_site).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_in_a_row_do_not_pierce_the_bringing_back(local_site, scope, number):
+    """A second Ctrl-C, a lost terminal: whoever is still stopping is brought back first."""
+    stack = scope.stack(
+        {
+            "db": {
+                "script": STUBBORN,
+                "volumes": ["data:/data"],
+                "labels": labels(local_site),
+                "options": ["--stop-timeout", "4"],
+            },
+            "web": {
+                "script": IDLE,
+                "volumes": ["files:/data"],
+                "labels": labels(local_site),
+                "depends_on": "db:service_started:false",
+            },
+        }
+    )
+    process = local_site.start("backup", "shop", "--json")
+    wait_until(lambda: docker.state(stack["web"]) == "exited", "web is down")
+    for _ in range(3):
+        process.send_signal(number)
+        time.sleep(0.5)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert up(stack)
+    assert not journal(local_site).exists()
+    (run,) = json.loads(out)["runs"]
+    assert (run["verdict"], run["reason"]) == ("failed", "cancelled")
+
+
+def test_debt_of_an_earlier_run_is_never_forgotten(local_site, scope):
+    """A member that cannot start stays in the journal, run after run, until it runs."""
+    stack = slow_read(local_site, scope)
+    process = local_site.start("backup", "shop")
+    wait_until(lambda: down(stack), "both members are down")
+    process.kill()
+    process.communicate()
+    (Path(docker.inspect(scope.full("data"))["Mountpoint"]) / "huge").unlink()
+    blocker = scope.network("blocker")
+    docker.call("network", "disconnect", "none", stack["web"])
+    docker.call("network", "connect", blocker, stack["web"])
+    docker.call("network", "rm", blocker)
+    for _ in range(2):
+        done = local_site.run("backup", "shop")
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "STILL DOWN" in done.stderr
+        assert "(owed)" in done.stdout
+        assert docker.state(stack["db"]) == "running"
+    docker.call("network", "disconnect", "--force", blocker, stack["web"])
+    docker.call("network", "connect", "none", stack["web"])
+    local_site.ok("backup", "shop")
+    assert up(stack)
+
+
+def test_interrupted_run_is_not_restored_before_its_verdict(local_site, scope, tmp_path):
+    """Its manifest may be there, but points and restore know that nobody judged it."""
+    stack = slow_read(local_site, scope)
+    (Path(docker.inspect(scope.full("data"))["Mountpoint"]) / "huge").unlink()
+    process = local_site.start("backup", "shop")
+    wait_until(lambda: down(stack), "both members are down")
+    wait_until(lambda: up(stack), "both members run again")
+    wait_until(lambda: "manifest" in manifests(local_site), "the manifest is there")
+    process.kill()
+    process.communicate()
+    (point,) = local_site.json("points", "shop")["points"]
+    assert point["state"] == "unfinished"
+    done = local_site.run("restore", "shop", "--to", str(tmp_path / "out"))
+    assert done.returncode == 2, done.stderr
+    assert not (tmp_path / "out").exists()
+    (point,) = local_site.json("points", "shop")["points"]
+    assert (point["state"], point["reason"]) == ("bad", "interrupted")
+
+
+def manifests(site) -> str:
+    found = json.loads(site.kopia("snapshot", "list", "--json"))
+    return "manifest" if found else ""

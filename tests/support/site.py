@@ -31,6 +31,7 @@ class Site:
     access: str
     instance: str
     extra: dict[str, str] = field(default_factory=dict)
+    without: set[str] = field(default_factory=set)
 
     @property
     def state(self) -> Path:
@@ -57,7 +58,8 @@ class Site:
         }
         if self.access == "worker":
             environment["KOPIWATCH_WORKER_IMAGE"] = worker_image()
-        return environment | self.extra
+        environment |= self.extra
+        return {name: value for name, value in environment.items() if name not in self.without}
 
     def workers(self) -> list[str]:
         """Worker containers of this site, running or not."""
