@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-PLAIN_WIDTH = 240
+TABLE_WIDTH = 400
+"""Wider than any terminal: a run or a path that is folded into a cell cannot be copied."""
 
 
 _lost: list[str] = []
@@ -109,8 +109,14 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def _console(file: TextIO, *, terminal: bool) -> Console:
     from rich.console import Console
 
-    width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
-    return Console(file=file, highlight=False, markup=False, width=width, force_terminal=terminal)
+    return Console(
+        file=file, highlight=False, markup=False, width=TABLE_WIDTH, force_terminal=terminal
+    )
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things, in good grammar."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def size(count: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kopiwatch.backup.result import RunResult
-from kopiwatch.cli.output import note, print_text, seconds, size
+from kopiwatch.cli.output import counted, note, print_text, seconds, size
 
 
 def print_result(result: RunResult) -> None:
@@ -14,10 +14,10 @@ def print_result(result: RunResult) -> None:
     head = f"{result.unit}: {result.verdict}"
     if result.verdict == "success":
         count = len(result.sources) - 1
-        stored = f"{count} source{'' if count == 1 else 's'}" if count else "its recipe only"
+        stored = counted(count, "source") if count else "its recipe only"
         window = f"down for {seconds(result.window)}" if result.window else "nobody stopped"
         print_text(
-            f"{head}: {stored}, {result.files} files, {size(result.size)}, {window}, "
+            f"{head}: {stored}, {counted(result.files, 'file')}, {size(result.size)}, {window}, "
             f"run {result.run} took {took}"
         )
     else:

@@ -10,7 +10,7 @@ import click
 
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.cli import wiring
-from kopiwatch.cli.output import moment, note, print_json, print_text, size
+from kopiwatch.cli.output import counted, moment, note, print_json, print_text, size
 from kopiwatch.cli.running import run
 from kopiwatch.config import Config
 from kopiwatch.kopia.repository import KopiaRepository
@@ -84,7 +84,7 @@ async def restore_files(wanted: Wanted, target: Path, *, dry_run: bool, as_json:
         print_json({"restored": done})
     else:
         print_text(
-            f"{unit}: restored {done.files} files, {done.directories} directories, "
+            f"{unit}: restored {counted(done.files, 'file')}, {done.directories} directories, "
             f"{done.symlinks} symlinks ({size(done.size)}) to {target}"
         )
     return 0
@@ -100,8 +100,8 @@ async def plan(
     chosen = await directory.plan(repository, point, target, wanted.volumes)
     what = ", ".join(chosen.parts) if wanted.volumes else "everything"
     note(
-        f"{wanted.unit}: {what} as of {moment(point.at)} (run {point.run}), {chosen.files} files, "
-        f"{size(chosen.size)}, into {target}"
+        f"{wanted.unit}: {what} as of {moment(point.at)} (run {point.run}), "
+        f"{counted(chosen.files, 'file')}, {size(chosen.size)}, into {target}"
     )
     for warning in chosen.warnings:
         note(f"warning, from when it was taken: {warning}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import anyio.to_thread
 import click
+import msgspec
 
 from kopiwatch.backup.settle import readable
 from kopiwatch.backup.state import StateFolder
@@ -13,7 +15,7 @@ from kopiwatch.cli import wiring
 from kopiwatch.cli.output import note, print_json, print_table, print_text
 from kopiwatch.cli.running import run
 from kopiwatch.kopia.lock import holder
-from kopiwatch.units.unit import Unit
+from kopiwatch.units.unit import Coverage, Problem, Source, Unit
 
 EXAMPLE = """\b
 Examples:
@@ -41,8 +43,9 @@ async def show_units(name: str, *, as_json: bool) -> int:
     down = {unit: [m.name for m in journal.members] for unit, journal in held if journal.members}
     alive = await anyio.to_thread.run_sync(holder, state.run_lock) if down else None
     if as_json:
+        records = [record(unit) for unit in chosen]
         print_json(
-            {"units": chosen, "held_down": down, "run_lock": alive, "ignored": found.ignored}
+            {"units": records, "held_down": down, "run_lock": alive, "ignored": found.ignored}
         )
         return 0
     if name:
@@ -60,6 +63,56 @@ async def show_units(name: str, *, as_json: bool) -> int:
         else:
             note(f"{unit}: LEFT DOWN by a run that died: {names}; `kopiwatch backup` starts them")
     return 0
+
+
+class MemberRecord(msgspec.Struct, frozen=True):
+    """A member as ``--json`` shows it: without its labels, which may hold somebody's secrets."""
+
+    container: str
+    id: str
+    image: str
+    state: str
+    mode: str
+
+
+class UnitRecord(msgspec.Struct, frozen=True):
+    """A unit as ``--json`` shows it."""
+
+    unit: str
+    valid: bool
+    origin: str
+    scope: str
+    members: tuple[MemberRecord, ...]
+    sources: tuple[Source, ...]
+    coverage: tuple[Coverage, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+
+
+def record(unit: Unit) -> UnitRecord:
+    """What ``--json`` shows of a unit."""
+    members = (
+        MemberRecord(
+            m.container.name, m.container.id, m.container.image, m.container.state, m.settings.mode
+        )
+        for m in unit.members
+    )
+    return UnitRecord(
+        unit=unit.name,
+        valid=unit.valid,
+        origin=unit.origin,
+        scope=unit.settings.scope,
+        members=tuple(members),
+        sources=unit.sources,
+        coverage=unit.coverage,
+        problems=unit.problems,
+        warnings=unit.warnings,
+    )
+
+
+def _shown(what: str) -> str:
+    """An anonymous volume's name is 64 digits that tell nobody anything."""
+    return f"(anonymous) {what[:12]}" if re.fullmatch("[0-9a-f]{64}", what) else what
 
 
 def _list(chosen: tuple[Unit, ...]) -> None:
