@@ -99,9 +99,10 @@ async def watch(
     """Start those of ``watched`` (ids) again that fall within ``seconds``; returns the results.
 
     Docker may still be carrying out a stop whose call was cut off: the container runs, a start
-    says so, and then it ends.
+    says so, and then it ends. Whom we have started is not watched: that stop was over.
     """
-    members = tuple(member for member in held if member.id in watched)
+    ran = {result.name for result in results if result.state == "ran-already"}
+    members = tuple(member for member in held if member.id in watched and member.name in ran)
     end = clock.seconds() + seconds
     while members and clock.seconds() < end:
         await clock.sleep(WATCH_SECONDS)

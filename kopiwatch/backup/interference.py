@@ -16,18 +16,19 @@ from kopiwatch.units.unit import Unit
 
 
 async def interference(
-    engine: Engine, unit: Unit, plan: HoldPlan, mountpoints: dict[str, str]
+    engine: Engine, unit: Unit, plan: HoldPlan, mountpoints: dict[str, str], own: str
 ) -> str:
     """Who disturbed the read, as a sentence; empty when nobody did.
 
     At **read** every held member must still be down, without having run in between, and nobody
     else who mounts a source writable may run, members that were down before included: otherwise
     what was read is not what a stopped application left behind. ``mountpoints`` are the volumes'
-    places on the host, by name. All questions are asked side by side.
+    places on the host, by name; ``own`` is our own container, which writes to nobody's data. All
+    questions are asked side by side.
     """
 
     async def foreign() -> str:
-        held = {member.id for member in plan.held}
+        held = {own, *(member.id for member in plan.held)}
         writers = [
             row.name
             for row in await engine.containers()

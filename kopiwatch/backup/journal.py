@@ -51,7 +51,8 @@ class Journal(msgspec.Struct, frozen=True):
 
     ``members`` is what we hold down; empty when all of them run again. ``source`` is the
     repository's name for the unit (``user@host:path``), so that whoever settles the run later
-    finds its manifests. ``judged`` says that the verdict is durable.
+    finds its manifests. ``judged`` says that the verdict is durable; until then ``reason`` is why
+    the run was no success, empty for one that did not live to know.
     """
 
     unit: str
@@ -60,6 +61,7 @@ class Journal(msgspec.Struct, frozen=True):
     source: str
     members: tuple[Held, ...]
     judged: bool = False
+    reason: str = ""
 
     @property
     def settled(self) -> bool:

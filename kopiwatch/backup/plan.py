@@ -77,7 +77,7 @@ def order_of(
             f"unit {unit.name}: {order.problems[0]}",
             phase="check",
             reason="order",
-            hint="mend the labels and recreate the container",
+            hint="" if order.passing else "mend the labels and recreate the container",
         )
     return order
 

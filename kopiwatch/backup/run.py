@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,12 +25,12 @@ from kopiwatch.backup.bringing import (
 from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
 from kopiwatch.backup.house import House
 from kopiwatch.backup.interference import interference
-from kopiwatch.backup.journal import Journal
+from kopiwatch.backup.journal import Held, Journal
 from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
 from kopiwatch.backup.recipe import write_recipe
 from kopiwatch.backup.result import MemberResult, Phase, PhaseTime, RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import quarantine
-from kopiwatch.backup.stopping import HoldPlan, Stopping, refresh, stop_all
+from kopiwatch.backup.stopping import HoldPlan, Stopping, as_stopped, refresh, stop_level
 from kopiwatch.backup.verdict import judge, judge_source
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
 from kopiwatch.kopia import argv
@@ -70,7 +71,7 @@ class Run:
         self.window = 0.0
         self.launched = False
         self.interference = ""
-        self.started_at = 0.0
+        self.up_at = 0.0
 
     async def execute(self) -> RunResult:
         """Run all phases; never raises an error of ours, it becomes the verdict.
@@ -97,10 +98,22 @@ class Run:
                     )
                 )
             raise
-        result = await self._report(verdict, reason, message)
+        # The verdict is known: a signal that comes now does not change it.
+        with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_SECONDS):
+            await self._report(verdict, reason, message)
+        result = self.result
+        if result is None:
+            return await self._end_badly(self._late())
         if reason == "interference":
             self.result = msgspec.structs.replace(result, hint=SHARED_HINT)
         return self.result or result
+
+    def _late(self) -> RunError:
+        return RunError(
+            f"unit {self.unit.name}: the verdict could not be recorded in time",
+            phase="report",
+            reason="report",
+        )
 
     # -- before the window ---------------------------------------------------------------------
 
@@ -219,16 +232,13 @@ class Run:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._start()
-            self._close_window(opened)
+            # Downtime lasts until the last start has returned, and then until all are healthy.
+            self.window = max(0.0, self.up_at - opened)
         await kopia.flush()
-        await self._health()
-        self._close_window(opened)
-
-    def _close_window(self, opened: float) -> None:
-        """Downtime lasts until the last start has returned, and then until all are healthy."""
-        self.started_at = self.house.clock.seconds()
         if self.hold.held:
-            self.window = self.started_at - opened
+            await self._health()
+            self.up_at = self.house.clock.seconds()
+            self.window = self.up_at - opened
 
     async def _stop(self) -> None:
         if not self.hold.held:
@@ -236,11 +246,13 @@ class Run:
         names = ", ".join(stop.name for level in self.hold.levels for stop in level)
         self._say("stop", f"stopping {names}")
         with self._timed("stop"):
-            await stop_all(self.house.engine, self.hold.levels, self.stopping)
-            if self.stopping.not_ours:
-                # Down already when our stop came: somebody else's doing, not ours to start.
-                self.hold = self.hold.without(self.stopping.not_ours)
-                await self._journal(self.hold)
+            for level in self.hold.levels:
+                await stop_level(self.house.engine, level, self.stopping)
+                seen = as_stopped(self.hold, self.stopping)
+                if seen.held != self.hold.held:
+                    # It was down before our stop came, or restarted by itself: for the record.
+                    await self._journal(seen)
+                    self.hold = seen
 
     async def _read(self, kopia: GatedKopia) -> None:
         with self._timed("read"):
@@ -248,7 +260,7 @@ class Run:
             if said.say != "read":
                 raise failure(self.unit.name, said, "read")
             self.interference = await interference(
-                self.house.engine, self.unit, self.hold, self.mountpoints
+                self.house.engine, self.unit, self.hold, self.mountpoints, self.house.own
             )
 
     async def _start(self) -> None:
@@ -258,21 +270,35 @@ class Run:
         held = [member for member in held if member.id not in stopping.not_ours]
         if held:
             with self._timed("start"):
-                back = await bring_back(engine, held, clock)
-                self.members = await watch(
-                    engine,
-                    held,
-                    back,
-                    clock,
-                    watched=stopping.uncertain,
-                    seconds=longest_stop(held) if stopping.uncertain else 0.0,
-                )
+                self.members = await bring_back(engine, held, clock)
+                self.up_at = clock.seconds()
+                await self._watch(held)
         failed = {member.name for member in self.members if member.state == "failed"}
         still = tuple(member for member in held if member.name in failed)
         await self._journal(msgspec.structs.replace(self.hold, held=still))
         for member in self.members:
             if member.state == "failed":
                 self._say("start-failed", f"{member.name} does not start: {member.detail}")
+
+    async def _watch(self, held: list[Held]) -> None:
+        """Undo the stops that Docker still carries out after our call for them was cut off."""
+        uncertain = [member for member in held if member.id in self.stopping.uncertain]
+        if not uncertain:
+            return
+        names = ", ".join(member.name for member in uncertain)
+        seconds = longest_stop(uncertain)
+        self._say("watch", f"up to {seconds:.0f} s more: Docker may still be stopping {names}")
+        before = self.members
+        self.members = await watch(
+            self.house.engine,
+            held,
+            before,
+            self.house.clock,
+            watched=self.stopping.uncertain,
+            seconds=seconds,
+        )
+        if self.members != before:
+            self.up_at = self.house.clock.seconds()
 
     async def _health(self) -> None:
         """Who was healthy must be healthy again; Kopia writes meanwhile."""
@@ -298,7 +324,7 @@ class Run:
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
             self.sources = await self._stored(snapshot)
             if self.hold.held:
-                since = self.house.clock.seconds() - self.started_at
+                since = self.house.clock.seconds() - self.up_at
                 await self.house.clock.sleep(max(0.0, OBSERVE_SECONDS - since))
                 self.members = await still_running(self.house.engine, self.hold.held, self.members)
             if self.interference:
@@ -338,6 +364,7 @@ class Run:
                         identity = pinned or identity
                     await self._settle()
                 except KopiwatchError as error:
+                    await self._keep(reason)
                     warnings.append(
                         f"the verdict could not be made durable ({error.message}); "
                         "the next command that changes something does it"
@@ -375,6 +402,14 @@ class Run:
         journal = await self.house.state.journals.read(self.unit.name)
         if journal is not None:
             await self.house.state.journals.write(msgspec.structs.replace(journal, judged=True))
+
+    async def _keep(self, reason: str) -> None:
+        """The verdict is not durable: whoever settles it later shall know what it was."""
+        journals = self.house.state.journals
+        with contextlib.suppress(RunError):  # the run is told as not durable either way
+            journal = await journals.read(self.unit.name)
+            if journal is not None:
+                await journals.write(msgspec.structs.replace(journal, reason=reason))
 
     def _say(self, action: str, message: str, **facts: object) -> None:
         self.house.listener.say(action, f"{self.unit.name}: {message}", **facts)

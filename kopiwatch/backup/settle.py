@@ -15,7 +15,7 @@ from kopiwatch.backup.journal import Held, Journal, JournalStore
 from kopiwatch.backup.result import MemberResult, MemberState
 from kopiwatch.clock import Clock
 from kopiwatch.engine.port import Engine
-from kopiwatch.errors import ContainerGone, RunError
+from kopiwatch.errors import ContainerGone, EngineError, RunError
 from kopiwatch.kopia.port import Repository
 from kopiwatch.kopia.record import BAD_PIN
 
@@ -33,14 +33,14 @@ class Replayed(msgspec.Struct, frozen=True):
         if self.trouble:
             return f"unit {self.unit}: {self.trouble}"
         told = ", ".join(f"{m.name}: {_WORDS[m.state]}" for m in self.members)
-        text = f"unit {self.unit}: run {self.run} was interrupted; {told or 'nothing was down'}"
+        text = f"unit {self.unit}: run {self.run} left members down; {told or 'nothing was down'}"
         return f"{text}. STILL DOWN: {', '.join(self.owed)}" if self.owed else text
 
 
 _WORDS = {
     "started": "started again",
     "ran-already": "runs already",
-    "taken-over": "somebody else took over, left alone",
+    "taken-over": "somebody else started it since (running or not), left alone",
     "gone": "somebody removed it, left alone",
     "failed": "does not start",
 }
@@ -88,6 +88,9 @@ async def _replay(engine: Engine, journal: Journal, clock: Clock) -> tuple[Membe
         except ContainerGone:
             ours.append(member)
             continue
+        except EngineError as error:  # stays owed; the others are not kept waiting
+            results.append(MemberResult(member.name, "failed", detail=error.message))
+            continue
         if member.started_at is not None and now.started_at != member.started_at:
             state: MemberState = "ran-already" if now.running else "taken-over"
             results.append(MemberResult(member.name, state, detail="somebody started it since"))
@@ -113,7 +116,7 @@ async def settle_verdicts(repository: Repository, journals: JournalStore) -> tup
     for unit, journal in (await readable(journals)).items():
         if journal.judged:
             continue
-        await quarantine(repository, journal.source, journal.run, "interrupted")
+        await quarantine(repository, journal.source, journal.run, journal.reason or "interrupted")
         await journals.write(msgspec.structs.replace(journal, judged=True))
         settled.append(f"{journal.run} of unit {unit}")
     return tuple(settled)

@@ -44,18 +44,19 @@ class Stopping:
     """What became of the stops of one window, by container id.
 
     A stop that has begun and not ended (an error, a deadline, a signal) may still be carried out
-    by Docker, after a start that found the container running.
+    by Docker, after a start that found the container running. ``started`` holds since when each
+    ran as it was stopped: it may have restarted by itself since anybody looked.
     """
 
     def __init__(self) -> None:
         self.begun: set[str] = set()
-        self.done: set[str] = set()
         self.not_ours: set[str] = set()
+        self.started: dict[str, datetime | None] = {}
 
     @property
     def uncertain(self) -> set[str]:
         """Stops of which nobody knows whether Docker is still at them."""
-        return self.begun - self.done - self.not_ours
+        return self.begun - self.started.keys() - self.not_ours
 
 
 async def refresh(engine: Engine, plan: HoldPlan) -> HoldPlan:
@@ -80,17 +81,31 @@ async def refresh(engine: Engine, plan: HoldPlan) -> HoldPlan:
     return msgspec.structs.replace(left, held=tuple(held))
 
 
-async def stop_all(engine: Engine, levels: Iterable[Iterable[Stop]], stopping: Stopping) -> None:
-    """Stop level after level, each level side by side; ``stopping`` keeps the record.
+async def stop_level(engine: Engine, level: Iterable[Stop], stopping: Stopping) -> None:
+    """Stop the containers of one level side by side; ``stopping`` keeps the record.
 
-    A container that was down already is not ours. Raises the first error of a level, after the
-    others of that level have ended.
+    A container that was down already is not ours. Raises the first error, after the others have
+    ended.
     """
 
     async def one(stop: Stop) -> None:
         stopping.begun.add(stop.id)
-        stopped = await engine.stop(stop.id, stop.timeout, grace=stop.grace)
-        (stopping.done if stopped else stopping.not_ours).add(stop.id)
+        if not await engine.stop(stop.id, stop.timeout, grace=stop.grace):
+            stopping.not_ours.add(stop.id)
+            return
+        try:
+            stopping.started[stop.id] = (await engine.inspect(stop.id)).started_at
+        except ContainerGone:
+            stopping.started[stop.id] = None
 
-    for level in levels:
-        await together([partial(one, stop) for stop in level])
+    await together([partial(one, stop) for stop in level])
+
+
+def as_stopped(plan: HoldPlan, stopping: Stopping) -> HoldPlan:
+    """The plan with what the stops have shown: who is not ours, and since when the others ran."""
+    left = plan.without(stopping.not_ours)
+    held = (
+        msgspec.structs.replace(m, started_at=stopping.started.get(m.id, m.started_at))
+        for m in left.held
+    )
+    return msgspec.structs.replace(left, held=tuple(held))

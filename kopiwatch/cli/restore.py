@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import click
 
-from kopiwatch.backup.state import StateFolder
 from kopiwatch.cli import wiring
 from kopiwatch.cli.output import counted, moment, note, print_json, print_text, size
 from kopiwatch.cli.running import run
@@ -75,9 +74,9 @@ async def restore_files(wanted: Wanted, target: Path, *, dry_run: bool, as_json:
         if as_json:
             print_json({"dry_run": True, "plan": chosen})
         return 0
-    async with wiring.restoring(config, command):
+    async with wiring.without_docker(config, command) as state:
         repository = await wiring.reading(config, command)
-        await wiring.settle(repository, StateFolder(config.state_dir))
+        await wiring.settle(repository, state)
         chosen = await plan(config, repository, wanted, target)
         done = await directory.restore(repository, chosen)
     if as_json:

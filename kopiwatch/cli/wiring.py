@@ -27,7 +27,7 @@ from kopiwatch.config import Config, load, nearest
 from kopiwatch.engine.client import DockerEngine
 from kopiwatch.engine.own import MOUNTINFO, Inside, Own, Unknown, container_id, host_source, whoami
 from kopiwatch.engine.port import Engine, EngineInfo, Inspected
-from kopiwatch.errors import ConfigError, EngineError, UnknownUnit
+from kopiwatch.errors import ConfigError, EngineError, EngineUnreachable, UnknownUnit
 from kopiwatch.kopia.backend import parse_repository
 from kopiwatch.kopia.environment import environment
 from kopiwatch.kopia.folder import make_private
@@ -217,11 +217,16 @@ async def changing(
     state = StateFolder(config.state_dir)
     identity = await anyio.to_thread.run_sync(state.open)
     async with FileLock(state.run_lock, command=command).hold():
-        if ended := await end_strays(where.engine, identity):
-            note(f"ended workers that an interrupted run left: {', '.join(ended)}")
-        for replayed in await bring_all_back(where.engine, state.journals, SYSTEM):
-            note(str(replayed))
+        await replay(where, state, identity)
         yield state, identity
+
+
+async def replay(where: Docker, state: StateFolder, identity: str) -> None:
+    """End our strays and bring back what interrupted runs left down; needs the run lock."""
+    if ended := await end_strays(where.engine, identity):
+        note(f"ended workers that an interrupted run left: {', '.join(ended)}")
+    for replayed in await bring_all_back(where.engine, state.journals, SYSTEM):
+        note(str(replayed))
 
 
 def open_cache(folder: Path) -> None:
@@ -305,29 +310,33 @@ async def unfinished(config: Config) -> frozenset[str]:
 @asynccontextmanager
 async def repository_changing(config: Config, command: str) -> AsyncIterator[KopiaRepository]:
     """The repository for a command that changes its connection, with the run lock held."""
-    async with restoring(config, command) as where:
-        info = where.info if where is not None else None
-        if info is None and not config.hostname:
-            async with docker(config) as found:
-                info = found.info
+    async with without_docker(config, command):
+        info = None
+        if not config.hostname:
+            async with docker(config) as where:
+                info = where.info
         yield repository_of(config, info, command)
 
 
 @asynccontextmanager
-async def restoring(config: Config, command: str) -> AsyncIterator[Docker | None]:
-    """The run lock for a command that needs Docker only if an interrupted run left something.
+async def without_docker(config: Config, command: str) -> AsyncIterator[StateFolder]:
+    """The run lock for a command that needs Docker only if members are owed a start.
 
-    A fresh machine restores files without any Docker on it.
+    A fresh machine restores files without any Docker on it, and so does one whose Docker is dead:
+    what is owed stays on the books then, and is said.
     """
     state = StateFolder(config.state_dir)
-    await anyio.to_thread.run_sync(state.open)
-    if not await state.journals.units():
-        async with FileLock(state.run_lock, command=command).hold():
-            if not await state.journals.units():
-                yield None
-                return
-    async with docker(config) as where, changing(config, where, command):
-        yield where
+    identity = await anyio.to_thread.run_sync(state.open)
+    async with FileLock(state.run_lock, command=command).hold():
+        journals = await readable(state.journals)
+        if any(journal.members for journal in journals.values()):
+            try:
+                async with docker(config) as where:
+                    await replay(where, state, identity)
+            except EngineUnreachable as error:
+                units = ", ".join(unit for unit, journal in journals.items() if journal.members)
+                note(f"members of {units} are still down: {error.message}")
+        yield state
 
 
 def configuration() -> Config:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import anyio
+import msgspec
 import pytest
 
+from kopiwatch.backup.run import Run
 from kopiwatch.engine.port import Healthcheck
 from kopiwatch.errors import EngineError, RepositoryUnreachable
 from kopiwatch.testing.engine import volume_mount
 from kopiwatch.units.container import Mount
+from kopiwatch.units.group import discover
 
 pytestmark = pytest.mark.anyio
 
@@ -265,6 +269,7 @@ async def test_repository_lost_after_the_window_leaves_the_verdict_to_the_journa
     assert any("could not be made durable" in warning for warning in result.warnings)
     journal = await world.journal()
     assert (journal.members, journal.judged) == ((), False)
+    assert journal.reason == "repository-unreachable"
 
 
 async def test_missing_volume_fails_the_run_before_anything_is_touched(world):
@@ -476,3 +481,60 @@ async def test_busy_kopia_lock_fails_the_run_with_its_own_code(world):
     result = await world.run()
     assert (result.exit_code, result.reason) == (75, "busy-error")
     assert "PID 7" in result.message
+
+
+async def test_member_that_restarts_by_itself_before_its_stop_is_still_ours(world):
+    """Since when it ran is taken from its stop: no false interference, and a right journal."""
+    seen = {}
+
+    def restart():
+        world.engine.set_state(world.db, "exited", 1)
+        world.engine.all[world.db].row = msgspec.structs.replace(
+            world.engine.all[world.db].row, state="running"
+        )
+        details = world.engine.all[world.db].details
+        later = details.started_at + timedelta(seconds=99)
+        world.engine.all[world.db].details = msgspec.structs.replace(
+            details, running=True, started_at=later
+        )
+        seen["later"] = later
+
+    async def look():
+        seen["journal"] = await world.journal()
+
+    world.engine.hook("stop", "web", restart)
+    world.program.at("go", lambda _: False)
+    world.engine.hook("start", "db", look)
+    result = await world.run()
+    assert (result.verdict, result.reason) == ("success", "")
+    held = {member.name: member.started_at for member in seen["journal"].members}
+    assert held["db"] == seen["later"]
+
+
+async def test_signal_after_the_verdict_does_not_change_it(world):
+    """A good point stays good."""
+    with anyio.CancelScope() as scope:
+        house = await world.house()
+        rows = await world.engine.containers()
+        (unit,) = discover(rows).units
+        attempt = Run(house, unit, rows, "r1")
+        report = attempt._report
+
+        async def cancelled_report(*given):
+            scope.cancel()
+            return await report(*given)
+
+        attempt._report = cancelled_report
+        await attempt.execute()
+    assert attempt.result.verdict == "success"
+    assert world.repository.contents.snapshots[0].quarantine == ""
+    assert await world.journal() is None
+
+
+async def test_stop_that_was_cut_off_and_proven_over_is_not_watched(world):
+    """A start that Docker carried out shows that the stop had ended."""
+    world.engine.fail("stop", "web", EngineError("the answer was lost"), late=True)
+    result = await world.run()
+    assert (result.verdict, result.reason) == ("failed", "engine-error")
+    assert world.states == UP
+    assert world.time.slept == []

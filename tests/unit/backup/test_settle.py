@@ -52,7 +52,7 @@ async def test_replay_starts_what_was_held_in_order(world):
     world.engine.set_state(world.web, "exited")
     (done,) = await replay(world)
     assert world.engine.order("start") == ["start db", "start web"]
-    assert "r0 was interrupted" in str(done)
+    assert "r0 left members down" in str(done)
     assert (await world.journal()).members == ()
     assert not (await world.journal()).judged
 
@@ -196,3 +196,22 @@ async def test_replay_is_not_to_be_interrupted(world):
         await replay(world)
     assert world.states == ["running", "running"]
     assert (await world.journal()).members == ()
+
+
+async def test_replay_past_a_member_that_docker_cannot_show_goes_on(world):
+    """It stays owed; the others run."""
+    await left(world, held(world, world.db), held(world, world.web))
+    for container in (world.db, world.web):
+        world.engine.set_state(container, "exited")
+    world.engine.fail("inspect", "db", EngineError("internal error"))
+    (done,) = await replay(world)
+    assert world.engine.state(world.web) == "running"
+    assert done.owed == ("db",)
+
+
+async def test_settle_knows_the_reason_of_a_run_that_had_a_verdict(world):
+    """Its repository was away when it was to be recorded."""
+    world.repository.add_snapshot("/mnt/shop", {"recipe/": b""}, tags={"run": "r0"})
+    await world.state.journals.write(Journal("shop", "r0", NOON, SOURCE, (), reason="health"))
+    await settle_verdicts(world.repository, world.state.journals)
+    assert world.repository.contents.snapshots[0].quarantine == "health"
