@@ -65,3 +65,12 @@ async def together(calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
             raise outcome
         done.append(outcome)
     return done
+
+
+@contextmanager
+def deadline(seconds: float, late: Callable[[], KopiwatchError]) -> Iterator[None]:
+    """Cancel the block after ``seconds`` and raise what ``late`` makes."""
+    with anyio.move_on_after(seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise late()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -29,14 +28,14 @@ from kopiwatch.backup.journal import Held, Journal
 from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
 from kopiwatch.backup.recipe import write_recipe
 from kopiwatch.backup.result import MemberResult, Phase, PhaseTime, RunResult, SourceResult, Verdict
-from kopiwatch.backup.settle import quarantine
+from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stopping import HoldPlan, Stopping, as_stopped, refresh, stop_level
 from kopiwatch.backup.verdict import judge, judge_source
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
 from kopiwatch.kopia import argv
 from kopiwatch.kopia.record import Snapshot
 from kopiwatch.kopia.tree import RECIPE, parts
-from kopiwatch.task import together
+from kopiwatch.task import deadline, together
 from kopiwatch.units.container import Container
 from kopiwatch.units.unit import Unit
 
@@ -357,14 +356,16 @@ class Run:
         with self._timed("report"):
             if self.launched:
                 try:
-                    if verdict != "success":
-                        pinned = await quarantine(
-                            self.house.repository, self._source, self.run, reason
-                        )
-                        identity = pinned or identity
-                    await self._settle()
+                    pinned = await make_durable(
+                        self.house.repository,
+                        self.house.state.journals,
+                        unit=self.unit.name,
+                        source=self._source,
+                        run=self.run,
+                        reason=reason,
+                    )
+                    identity = pinned or identity
                 except KopiwatchError as error:
-                    await self._keep(reason)
                     warnings.append(
                         f"the verdict could not be made durable ({error.message}); "
                         "the next command that changes something does it"
@@ -397,20 +398,6 @@ class Run:
             Journal(self.unit.name, self.run, self.house.clock.now(), self._source, plan.held)
         )
 
-    async def _settle(self) -> None:
-        """The verdict is durable; whoever does not run yet stays in the journal."""
-        journal = await self.house.state.journals.read(self.unit.name)
-        if journal is not None:
-            await self.house.state.journals.write(msgspec.structs.replace(journal, judged=True))
-
-    async def _keep(self, reason: str) -> None:
-        """The verdict is not durable: whoever settles it later shall know what it was."""
-        journals = self.house.state.journals
-        with contextlib.suppress(RunError):  # the run is told as not durable either way
-            journal = await journals.read(self.unit.name)
-            if journal is not None:
-                await journals.write(msgspec.structs.replace(journal, reason=reason))
-
     def _say(self, action: str, message: str, **facts: object) -> None:
         self.house.listener.say(action, f"{self.unit.name}: {message}", **facts)
 
@@ -424,14 +411,12 @@ class Run:
         finally:
             self.phases.append(PhaseTime(phase, began, self.house.clock.seconds() - start))
 
-    @contextmanager
-    def _deadline(self, seconds: float, sentence: str) -> Iterator[None]:
-        try:
-            with anyio.fail_after(seconds):
-                yield
-        except TimeoutError as error:
-            raise RunError(
+    def _deadline(self, seconds: float, sentence: str) -> AbstractContextManager[None]:
+        def late() -> RunError:
+            return RunError(
                 f"unit {self.unit.name}: {sentence} ({timedelta(seconds=seconds)})",
                 phase=self.phase,
                 reason="deadline",
-            ) from error
+            )
+
+        return deadline(seconds, late)

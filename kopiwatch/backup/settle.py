@@ -122,6 +122,35 @@ async def settle_verdicts(repository: Repository, journals: JournalStore) -> tup
     return tuple(settled)
 
 
+async def make_durable(
+    repository: Repository,
+    journals: JournalStore,
+    *,
+    unit: str,
+    source: str,
+    run: str,
+    reason: str,
+) -> str:
+    """Make the verdict of a run durable and clear its debt; ``reason`` is empty for a success.
+
+    Returns the new id of its manifest if that was pinned as bad, else empty. Raises
+    RepositoryError when the repository does not take it, RunError when the disk does not; the
+    journal then keeps the reason for whoever settles the run.
+    """
+    journal = await journals.read(unit)
+    identity = ""
+    try:
+        if reason:
+            identity = await quarantine(repository, source, run, reason)
+    except BaseException:
+        if journal is not None:
+            await journals.write(msgspec.structs.replace(journal, reason=reason))
+        raise
+    if journal is not None:
+        await journals.write(msgspec.structs.replace(journal, judged=True))
+    return identity
+
+
 async def quarantine(repository: Repository, source: str, run: str, reason: str) -> str:
     """Pin the manifests of a run as bad, so that every host sees what it was.
 
