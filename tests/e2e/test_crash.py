@@ -41,6 +41,26 @@ def slow_read(site, scope) -> dict[str, str]:
     return stack
 
 
+def slow_stop(site, scope) -> dict[str, str]:
+    """web stops at once, then db takes four seconds."""
+    return scope.stack(
+        {
+            "db": {
+                "script": STUBBORN,
+                "volumes": ["data:/data"],
+                "labels": labels(site),
+                "options": ["--stop-timeout", "4"],
+            },
+            "web": {
+                "script": IDLE,
+                "volumes": ["files:/data"],
+                "labels": labels(site),
+                "depends_on": "db:service_started:false",
+            },
+        }
+    )
+
+
 def journal(site) -> Path:
     return site.state / "journal" / "shop.json"
 
@@ -79,22 +99,7 @@ def test_kill_9_while_members_are_down_is_mended_by_the_next_backup(site, scope)
 
 def test_kill_9_during_a_slow_stop_brings_back_who_falls_later(local_site, scope):
     """Docker goes on with a stop whose client died: the replay waits for that and starts it."""
-    stack = scope.stack(
-        {
-            "db": {
-                "script": STUBBORN,
-                "volumes": ["data:/data"],
-                "labels": labels(local_site),
-                "options": ["--stop-timeout", "4"],
-            },
-            "web": {
-                "script": IDLE,
-                "volumes": ["files:/data"],
-                "labels": labels(local_site),
-                "depends_on": "db:service_started:false",
-            },
-        }
-    )
+    stack = slow_stop(local_site, scope)
     process = local_site.start("backup", "shop")
     wait_until(lambda: docker.state(stack["web"]) == "exited", "web is down")
     process.kill()
@@ -185,22 +190,7 @@ def test_window_timeout_starts_the_members_and_fails_the_run(local_site, scope):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_in_a_row_do_not_pierce_the_bringing_back(local_site, scope, number):
     """A second Ctrl-C, a lost terminal: whoever is still stopping is brought back first."""
-    stack = scope.stack(
-        {
-            "db": {
-                "script": STUBBORN,
-                "volumes": ["data:/data"],
-                "labels": labels(local_site),
-                "options": ["--stop-timeout", "4"],
-            },
-            "web": {
-                "script": IDLE,
-                "volumes": ["files:/data"],
-                "labels": labels(local_site),
-                "depends_on": "db:service_started:false",
-            },
-        }
-    )
+    stack = slow_stop(local_site, scope)
     process = local_site.start("backup", "shop", "--json")
     wait_until(lambda: docker.state(stack["web"]) == "exited", "web is down")
     for _ in range(3):
