@@ -99,7 +99,7 @@ async def test_foreign_private_files_can_be_read_and_nothing_else_is_allowed(sco
     secret = "echo private > /data/f; chown 999:999 /data/f; chmod 600 /data/f"
     docker.call("exec", owner, "sh", "-c", secret)
     mount = WorkerMount("volume", scope.full("data"), "/mnt/u/data")
-    script = "cat /mnt/u/data/f; touch /root/x 2>&1; grep -e CapEff -e NoNewPrivs /proc/self/status"
+    script = "cat /mnt/u/data/f; touch /var/x 2>&1; grep -e CapEff -e NoNewPrivs /proc/self/status"
     async with engine.worker(spec(scope, script, mount)) as channel:
         said = b"\n".join([line async for line in channel.lines()]).decode()
     assert said.startswith("private\n")
