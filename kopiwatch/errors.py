@@ -19,10 +19,15 @@
     │   └── KopiaTimeout                    no answer before the deadline; Kopia was killed
     ├── EngineError                exit 5   Docker
     │   ├── EngineUnreachable
+    │   │   └── EngineRefused               a socket is there, and nobody listens on it
     │   ├── EngineDenied                    a socket proxy or permission refuses the call
     │   ├── ContainerGone                   the container no longer exists
-    │   └── ImageMissing                    an image that is needed is not on this host
+    │   ├── ImageMissing                    an image that is needed is not on this host
+    │   ├── EventTooLarge                   one of its events is too large or not understood
+    │   └── StaleSocket                     its mounted socket belongs to a daemon of the past
     ├── BusyError                  exit 75  somebody else holds a lock
+    ├── HistoryError               exit 1   the record of past runs cannot be read or written
+    │   └── HistoryDamaged                  its file is damaged, or was replaced while in use
     └── RunError                   exit 1   a run of a unit failed; says in which phase
         └── Cancelled                       a signal asked us to leave
 
@@ -133,6 +138,10 @@ class EngineUnreachable(EngineError):
     """Docker does not answer at the address we use."""
 
 
+class EngineRefused(EngineUnreachable):
+    """A socket is there, and nobody listens on it."""
+
+
 class EngineDenied(EngineError):
     """A socket proxy or a permission refuses the call."""
 
@@ -145,10 +154,26 @@ class ImageMissing(EngineError):
     """An image that is needed is not on this host."""
 
 
+class EventTooLarge(EngineError):
+    """One of Docker's events is too large to be read, or not understood."""
+
+
+class StaleSocket(EngineError):
+    """The socket file belongs to a daemon of the past; only mounting it afresh helps."""
+
+
 class BusyError(KopiwatchError):
     """Somebody else holds a lock; the message says who, and since when."""
 
     exit_code = 75
+
+
+class HistoryError(KopiwatchError):
+    """The record of past runs cannot be read or written; backups go on without it."""
+
+
+class HistoryDamaged(HistoryError):
+    """Its file is damaged, or was replaced while in use; opening it again sets that right."""
 
 
 class RunError(KopiwatchError):

@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 import anyio
-from aiodocker.execs import Exec
 
 from kopiwatch.engine import decode
 from kopiwatch.engine.connection import CONNECT_SECONDS, Connection
+from kopiwatch.engine.events import events
 from kopiwatch.engine.failure import translated
-from kopiwatch.engine.port import Channel, EngineInfo, ExecResult, Inspected, Volume, WorkerSpec
+from kopiwatch.engine.port import (
+    Channel,
+    EngineInfo,
+    ExecResult,
+    Hint,
+    Inspected,
+    Volume,
+    WorkerSpec,
+)
 from kopiwatch.engine.reference import container_path, image_path, named_path, shown
-from kopiwatch.engine.stream import Attachment
+from kopiwatch.engine.stream import Demultiplexer
 from kopiwatch.engine.worker import START_TIMEOUT, remove, worker
 from kopiwatch.errors import EngineError
 from kopiwatch.units.container import STATE_LABEL, Container
@@ -80,6 +88,13 @@ class DockerEngine:
         answer = await self._connection.call(doing, "GET", "containers/json", params={"all": "1"})
         with translated(self._connection.attempt(doing)):
             return decode.containers(answer.body)
+
+    def events(self, *, since: datetime | None) -> AbstractAsyncContextManager[AsyncIterator[Hint]]:
+        """What happens to labelled containers, from ``since`` (the daemon's clock, UTC) on.
+
+        See the port, and :mod:`kopiwatch.engine.events` for what a Podman before 5.7 leaves out.
+        """
+        return events(self._connection, since)
 
     async def inspect(self, container: str) -> Inspected:
         """One container by id or name. Raises ContainerGone."""
@@ -238,17 +253,15 @@ class DockerEngine:
 
     async def _exec_output(self, doing: str, execution: str) -> bytes:
         """Start an exec and read until its streams end. The last 8 KiB of both are returned."""
+        streams = Demultiplexer()
         output = bytearray()
-        attempt = self._connection.attempt(doing, "POST", f"exec/{execution}/start")
-        stream = Exec(self._connection.docker, execution, tty=False).start(detach=False)
-        attachment = Attachment(stream, attempt)
-        try:
-            await attachment.open()
-            while (piece := await attachment.read()) is not None:
-                output += piece[1]
-                del output[:-OUTPUT_BYTES]
-        finally:
-            attachment.close()
+
+        def take(piece: bytes) -> None:
+            output.extend(streams.feed(piece))
+            del output[:-OUTPUT_BYTES]
+
+        body = {"Detach": False, "Tty": False}
+        await self._connection.pour(doing, f"exec/{execution}/start", body, take)
         return bytes(output)
 
     async def _exec_code(self, doing: str, execution: str) -> int:

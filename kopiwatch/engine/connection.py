@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
@@ -23,6 +24,7 @@ from kopiwatch.errors import ConfigError, EngineError, EngineUnreachable
 CALL_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 DEFAULT_TIMEOUT = aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS)
+ENDLESS_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 
 _SCHEMES = ("unix", "tcp", "http", "https")
 _ADDRESS_HINT = "use unix:///var/run/docker.sock or tcp://host:port"
@@ -39,12 +41,14 @@ class Connection:
     """One aiodocker client, and plain calls on its session.
 
     aiodocker opens the socket and attaches streams. Calls go through its session directly, because
-    its own methods hide the status (204 or 304) and the body as it came.
+    its own methods hide the status (204 or 304) and the body as it came. ``podman`` is Podman's
+    version, None where it is not Podman that answers.
     """
 
     def __init__(self, docker: aiodocker.Docker, where: str) -> None:
         self.docker = docker
         self.where = where
+        self.podman: tuple[int, int] | None = None
 
     @classmethod
     async def open(cls, url: str, environ: Mapping[str, str]) -> Self:
@@ -70,6 +74,7 @@ class Connection:
             answer = await connection.call("ask Docker for its version", "GET", "version")
             with translated(Attempt("ask Docker for its version", where)):
                 docker.api_version = f"v{decode.api_version(answer.body)}"
+                connection.podman = decode.podman(answer.body)
         except BaseException:
             await docker.close()
             raise
@@ -103,26 +108,86 @@ class Connection:
         :func:`kopiwatch.engine.failure.translated`; ``late`` when the answer has not come within
         ``timeout``.
         """
-        version = self.docker.api_version
-        prefix = "" if version == "auto" else f"{version}/"
-        url = URL(f"{self.docker.docker_host}/{prefix}{path}", encoded=True)
-        if params:
-            url = url.with_query(params)
         with translated(Attempt(doing, self.where, method, path, late)):
-            async with self.docker.session.request(
-                method,
-                url,
-                data=None if body is None else msgspec.json.encode(body),
-                headers={"Content-Type": "application/json"},
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
+            async with self._request(method, path, params, body, timeout) as response:
                 content = await response.read()
-            if response.status >= 400 or 300 <= response.status < 304:
+            if _refused(response.status):
                 words = _words(content, response.status)
                 if not (response.status == 404 and absent and _says_none(words, absent)):
                     raise DockerError(response.status, words)
             return Answer(response.status, content)
+
+    async def pour(
+        self, doing: str, path: str, body: Mapping[str, Any], into: Callable[[bytes], object]
+    ) -> None:
+        """POST, and hand over the answer piece by piece until it ends; without a deadline.
+
+        No upgrade is asked for. HAProxy (2.4 to 3.0), of which most socket proxies are made, takes
+        that out of a request with a body; Docker then answers 200, and who waits for an upgraded
+        connection waits for ever. Raises as :meth:`call` does.
+        """
+        with translated(Attempt(doing, self.where, "POST", path)):
+            async with self._request("POST", path, None, body, ENDLESS_TIMEOUT) as response:
+                if _refused(response.status):
+                    words = _words(await response.read(), response.status)
+                    raise DockerError(response.status, words)
+                async for piece in response.content.iter_any():
+                    into(piece)
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request; the response's headers are there."""
+        async with self.docker.session.request(
+            method,
+            self._url(path, params),
+            data=None if body is None else msgspec.json.encode(body),
+            headers={"Content-Type": "application/json"},
+            timeout=timeout,
+            allow_redirects=False,
+        ) as response:
+            yield response
+
+    async def stream(
+        self,
+        attempt: Attempt,
+        params: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        """Make a call whose answer goes on and on; on return its headers are here.
+
+        Whoever calls closes the response. Raises like :meth:`call`, except for a socket that was
+        silent for ``timeout.sock_read``: that stays ``aiohttp.SocketTimeoutError``.
+        """
+        try:
+            with translated(attempt):
+                response = await self.docker.session.request(
+                    attempt.method,
+                    self._url(attempt.path, params),
+                    timeout=timeout,
+                    allow_redirects=False,
+                )
+                if _refused(response.status):
+                    async with response:
+                        content = await response.read()
+                    raise DockerError(response.status, _words(content, response.status))
+                return response
+        except EngineUnreachable as error:
+            if isinstance(error.__cause__, aiohttp.SocketTimeoutError):
+                raise error.__cause__ from None
+            raise
+
+    def _url(self, path: str, params: Mapping[str, str] | None) -> URL:
+        version = self.docker.api_version
+        prefix = "" if version == "auto" else f"{version}/"
+        url = URL(f"{self.docker.docker_host}/{prefix}{path}", encoded=True)
+        return url.with_query(params) if params else url
 
     async def close(self) -> None:
         """Close the session. Safe to call twice."""
@@ -174,6 +239,11 @@ def _tls_context(environ: Mapping[str, str]) -> ssl.SSLContext | None:
             hint="DOCKER_CERT_PATH must hold ca.pem, cert.pem and key.pem",
         ) from error
     return context
+
+
+def _refused(status: int) -> bool:
+    """Neither done nor nothing to do (304); a redirection leads away from Docker."""
+    return status >= 400 or 300 <= status < 304
 
 
 def _says_none(words: str, kind: str) -> bool:

@@ -133,6 +133,7 @@ class _Info(_Raw, frozen=True):
     server_version: str | None = None
     docker_root_dir: str | None = None
     security_options: list[str] | None = None
+    system_time: str | None = None
 
 
 class _ImageConfig(_Raw, frozen=True):
@@ -153,8 +154,14 @@ class _Id(_Raw, frozen=True):
     id: str
 
 
+class _Component(_Raw, frozen=True):
+    name: str | None = None
+    version: str | None = None
+
+
 class _Version(_Raw, frozen=True):
     api_version: str
+    components: list[_Component] | None = None
 
 
 def read(body: bytes, kind: type[_T]) -> _T:
@@ -184,6 +191,18 @@ def parse_time(text: str | None) -> datetime | None:
 def api_version(body: bytes) -> str:
     """The newest API version the daemon speaks (``GET /version``), such as ``1.41``."""
     return read(body, _Version).api_version
+
+
+def podman(body: bytes) -> tuple[int, int] | None:
+    """Podman's own version (``GET /version``), such as (5, 6); None where it is not Podman.
+
+    A Podman whose version cannot be told counts as an old one.
+    """
+    for component in read(body, _Version).components or ():
+        if component.name == "Podman Engine":
+            found = re.match(r"(\d+)\.(\d+)", component.version or "")
+            return (int(found[1]), int(found[2])) if found else (0, 0)
+    return None
 
 
 def created_id(body: bytes) -> str:
@@ -274,6 +293,7 @@ def info(body: bytes, api: str) -> EngineInfo:
         api_version=api,
         root_dir=raw.docker_root_dir or "",
         rootless=any("name=rootless" in option.split(",") for option in raw.security_options or ()),
+        system_time=parse_time(raw.system_time),
     )
 
 

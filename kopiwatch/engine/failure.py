@@ -15,6 +15,7 @@ from kopiwatch.errors import (
     ContainerGone,
     EngineDenied,
     EngineError,
+    EngineRefused,
     EngineUnreachable,
     ImageMissing,
 )
@@ -56,7 +57,8 @@ class Attempt(msgspec.Struct, frozen=True):
 def translated(attempt: Attempt) -> Iterator[None]:
     """Turn whatever aiodocker, aiohttp and the decoder raise into an EngineError of the right kind.
 
-    Raises EngineUnreachable, EngineDenied, ContainerGone, ImageMissing, or EngineError.
+    Raises EngineUnreachable (EngineRefused where nobody listens), EngineDenied, ContainerGone,
+    ImageMissing, or EngineError.
     """
     try:
         yield
@@ -121,7 +123,8 @@ def _from_connection(attempt: Attempt, error: Exception) -> EngineError:
             hint="run as root, as a member of the socket's group, or with userns_mode: host",
         )
     reason, hint = _reason(cause, number)
-    return EngineUnreachable(
+    kind = EngineRefused if number == errno.ECONNREFUSED else EngineUnreachable
+    return kind(
         f"cannot {attempt.doing}: Docker does not answer at {attempt.where}: {reason}", hint=hint
     )
 

@@ -11,11 +11,16 @@ import msgspec
 
 from kopiwatch.units.container import Container
 
+IDLE_SECONDS = 600.0
+"""A stream of events that was silent for so long is ended: its connection may be dead."""
 Health = Literal["none", "starting", "healthy", "unhealthy"]
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
-    """Who the daemon is. ``id`` is its unique engine id, ``name`` the host's name."""
+    """Who the daemon is. ``id`` is its unique engine id, ``name`` the host's name.
+
+    ``system_time`` is the daemon's own clock (UTC) when it answered, None where it cannot be told.
+    """
 
     id: str
     name: str
@@ -23,6 +28,20 @@ class EngineInfo(msgspec.Struct, frozen=True):
     api_version: str
     root_dir: str = ""
     rootless: bool = False
+    system_time: datetime | None = None
+
+
+class Hint(msgspec.Struct, frozen=True):
+    """Something happened to a container: a reason to list, never the state itself.
+
+    ``action`` is Docker's word (``start``; Podman says ``remove`` for ``destroy``). ``container``
+    is the full id. ``at`` is the daemon's time of it (UTC, microseconds, rounded down), None where
+    it cannot be told.
+    """
+
+    action: str
+    container: str
+    at: datetime | None
 
 
 class Healthcheck(msgspec.Struct, frozen=True):
@@ -145,6 +164,19 @@ class Engine(Protocol):
 
     async def containers(self) -> tuple[Container, ...]:
         """All containers, running or not, labelled or not. A failed list raises."""
+
+    def events(self, *, since: datetime | None) -> AbstractAsyncContextManager[AsyncIterator[Hint]]:
+        """What happens to labelled containers, from ``since`` (the daemon's clock, UTC) on.
+
+        Only containers that carry ``kopi.enable`` are told of, and only what changes their row in
+        the list, except for pausing. ``since`` is inclusive (on Podman exclusive) and reaches back
+        256 events at most; None: from now on. On entering, the stream is subscribed as well as
+        HTTP lets one know; list after that, and give a ``since`` of before, and nothing is missed.
+
+        The iteration ends when Docker ends the stream, and after 600 s without any event: both are
+        routine. Raises EngineUnreachable or EngineError when it breaks, EventTooLarge for an event
+        that is too large or not understood; the same event is told again to who asks for it.
+        """
 
     async def inspect(self, container: str) -> Inspected:
         """One container by id or name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 
 import aiohttp
 from aiodocker.stream import Stream
@@ -12,6 +13,28 @@ from kopiwatch.errors import EngineError
 
 STDERR = 2
 """The number of standard error in Docker's multiplexed stream (API 1.41)."""
+
+_HEADER = struct.Struct(">BxxxL")
+"""Which stream, and how many bytes of it follow."""
+
+
+class Demultiplexer:
+    """Takes Docker's multiplexed stream (API 1.41) apart, in whatever pieces it comes."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, piece: bytes) -> bytes:
+        """What the program wrote to either stream, as far as it is complete."""
+        self._pending += piece
+        written = bytearray()
+        while len(self._pending) >= _HEADER.size:
+            end = _HEADER.size + _HEADER.unpack_from(self._pending)[1]
+            if len(self._pending) < end:
+                break
+            written += self._pending[_HEADER.size : end]
+            del self._pending[:end]
+        return bytes(written)
 
 
 class Attachment:

@@ -15,14 +15,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
 import anyio
 from msgspec.structs import replace
 
-from kopiwatch.engine.port import Channel, EngineInfo, ExecResult, Inspected, Volume, WorkerSpec
+from kopiwatch.engine.port import (
+    Channel,
+    EngineInfo,
+    ExecResult,
+    Hint,
+    Inspected,
+    Volume,
+    WorkerSpec,
+)
 from kopiwatch.errors import ContainerGone, EngineError, ImageMissing
 from kopiwatch.testing.engine_host import ANY, Call, FakeContainer, FakeHost, volume_mount
 from kopiwatch.testing.engine_worker import FakeChannel, FakeWorker, Script, silent
@@ -63,12 +71,23 @@ class FakeEngine(FakeHost):
     async def info(self) -> EngineInfo:
         """See the port."""
         async with self.call("info"):
-            return self.engine_info
+            return replace(self.engine_info, system_time=self.system_time())
 
     async def containers(self) -> tuple[Container, ...]:
         """See the port. Newest first, as Docker lists them."""
         async with self.call("containers"):
             return tuple(each.row for each in reversed(self.all.values()))
+
+    def events(self, *, since: datetime | None) -> AbstractAsyncContextManager[AsyncIterator[Hint]]:
+        """See the port. Ended by :meth:`FakeHost.cut_events`; it knows no idle time."""
+        return self._events(since)
+
+    @asynccontextmanager
+    async def _events(self, since: datetime | None) -> AsyncIterator[AsyncIterator[Hint]]:
+        async with self.call("events"):
+            following = self.events_told.follow(since)
+        with following as stream:
+            yield stream
 
     async def inspect(self, container: str) -> Inspected:
         """See the port."""

@@ -14,9 +14,11 @@ import msgspec
 from msgspec.structs import replace
 
 from kopiwatch.engine.port import EngineInfo, ExecResult, Healthcheck, HostMount, Inspected, Volume
-from kopiwatch.errors import ContainerGone
+from kopiwatch.errors import ContainerGone, EngineError
+from kopiwatch.testing.engine_events import FakeEvents
 from kopiwatch.testing.engine_worker import FakeWorker, Script, silent
 from kopiwatch.units.container import Container, Mount, State
+from kopiwatch.units.label import ENABLE
 
 ExecHandler = Callable[[tuple[str, ...], str], ExecResult | None]
 """What a container does with an exec (argv, user). None: the command never ends."""
@@ -83,7 +85,8 @@ class FakeHost:
     Everything is public and may be changed by a test.
     ``images`` maps references to ids; ``missing_paths`` are bind sources that the host does not
     have; ``script`` plays the worker's side of each channel. ``clock`` gives the UTC time of
-    starts; by default each look at it is one second later.
+    starts; by default each look at it is one second later. ``oversized`` are names of containers
+    whose events are too large to be read.
     """
 
     script: Script = silent
@@ -94,14 +97,17 @@ class FakeHost:
     volumes: dict[str, Volume] = field(default_factory=dict)
     networks: dict[str, bytes] = field(default_factory=dict)
     missing_paths: set[str] = field(default_factory=set)
+    oversized: set[str] = field(default_factory=set)
     clock: Callable[[], datetime] | None = None
     calls: list[Call] = field(default_factory=list)
     all: dict[str, FakeContainer] = field(default_factory=dict)
     closed: bool = False
+    events_told: FakeEvents = field(default_factory=FakeEvents)
     _failures: list[_Failure] = field(default_factory=list)
     _hooks: dict[tuple[str, str], Action] = field(default_factory=dict)
     _made: int = 0
     _seconds: int = 0
+    _looks: int = 0
 
     # Building a host.
 
@@ -167,6 +173,9 @@ class FakeHost:
         seen = replace(seen, **dict(details or {}))
         handler = on_exec or (lambda _argv, _user: ExecResult(0, ""))
         self.all[identity] = FakeContainer(row, seen, handler, healthy_after)
+        self.tell("create", row)
+        if row.running:
+            self.tell("start", row)
         return identity
 
     def add_volume(
@@ -189,10 +198,21 @@ class FakeHost:
         if found.worker is not None:
             found.worker.end()
         del self.all[found.row.id]
+        if found.row.running:
+            self.tell("die", found.row)
+        self.tell("destroy", found.row)
+
+    def rename(self, container: str, name: str) -> None:
+        """Somebody else renames a container."""
+        found = self.find(container, "rename it")
+        found.row = replace(found.row, name=name)
+        found.details = replace(found.details, name=name)
+        self.tell("rename", found.row)
 
     def set_state(self, container: str, state: State, exit_code: int = 0) -> None:
         """Somebody else, or the container itself, changes its state."""
         found = self.find(container, "set its state")
+        before = found.row.running
         found.row = replace(found.row, state=state, status=state)
         found.details = replace(
             found.details,
@@ -200,6 +220,8 @@ class FakeHost:
             paused=state == "paused",
             exit_code=exit_code,
         )
+        if found.row.running != before:
+            self.tell("start" if found.row.running else "die", found.row)
 
     def state(self, container: str) -> str:
         """The state of a container now, or ``gone``."""
@@ -231,6 +253,16 @@ class FakeHost:
         An asynchronous action holds the call until it is done, which makes overlap visible.
         """
         self._hooks[operation, target] = action
+
+    def tell(self, action: str, row: Container) -> None:
+        """Let those who follow the events know, as far as the port's filter lets it through."""
+        if ENABLE in row.labels:
+            oversized = row.name in self.oversized
+            self.events_told.tell(action, row.id, self.system_time(), oversized=oversized)
+
+    def cut_events(self, error: EngineError | None = None) -> None:
+        """Every stream of events ends: by Docker's word or after silence, or with an error."""
+        self.events_told.cut(error)
 
     def order(self, *operations: str) -> list[str]:
         """The calls of these operations (all by default), in order, as ``"stop db"``."""
@@ -288,6 +320,13 @@ class FakeHost:
             return self.clock()
         self._seconds += 1
         return EPOCH + timedelta(seconds=self._seconds)
+
+    def system_time(self) -> datetime:
+        """The daemon's own clock: ``clock``, or a millisecond later at each look."""
+        if self.clock is not None:
+            return self.clock()
+        self._looks += 1
+        return EPOCH + timedelta(seconds=self._seconds, milliseconds=self._looks)
 
 
 def fingerprint(text: str) -> str:

@@ -1,0 +1,1 @@
+"""Events in, units out; which of them are due, and in which order."""
