@@ -2,6 +2,16 @@
 
 from kopiwatch.config.load import load
 from kopiwatch.config.name import NAME, NAME_LIMIT, nearest
-from kopiwatch.config.value import ACCESSES, Access, Config, Secret
+from kopiwatch.config.value import ACCESSES, Access, Config, Listen, Secret
 
-__all__ = ["ACCESSES", "NAME", "NAME_LIMIT", "Access", "Config", "Secret", "load", "nearest"]
+__all__ = [
+    "ACCESSES",
+    "NAME",
+    "NAME_LIMIT",
+    "Access",
+    "Config",
+    "Listen",
+    "Secret",
+    "load",
+    "nearest",
+]

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
+from kopiwatch.config.duration import duration_of
 from kopiwatch.config.name import nearest
 from kopiwatch.config.setting import (
     FOREIGN_PREFIXES,
@@ -19,8 +20,9 @@ from kopiwatch.config.setting import (
     fault_of_docker,
     fault_of_name,
     fault_of_path,
+    read_listen,
 )
-from kopiwatch.config.value import Access, Config, Secret
+from kopiwatch.config.value import Access, Config, LogFormat, LogLevel, Secret
 from kopiwatch.errors import ConfigError
 
 CONFIG_VARIABLE = "KOPIWATCH_CONFIG"
@@ -87,6 +89,7 @@ class _Loader:
                         given.pop(key, None)
         good = {key: item.value for key, item in given.items() if self.sound(key, item)}
         default = Config()
+        self.pairs(given)
         return Config(
             docker_url=good.get("docker") or self.docker_host() or default.docker_url,
             state_dir=Path(good.get("state_dir", default.state_dir)),
@@ -98,8 +101,28 @@ class _Loader:
             kopia=good.get("kopia", default.kopia),
             access=cast("Access", good.get("access", default.access)),
             worker_image=good.get("worker_image", default.worker_image),
+            schedule=good.get("schedule", default.schedule),
+            timezone=self.environ.get("TZ", "").removeprefix(":"),
+            forget_after=duration_of(good.get("forget_after", "")),
+            listen=read_listen(good.get("listen", "")),
+            metrics_user=good.get("metrics_user", ""),
+            metrics_password=self.secret("metrics_password", given),
+            metrics_token=self.secret("metrics_token", given),
+            tls_cert=_path(good.get("tls_cert")),
+            tls_key=_path(good.get("tls_key")),
+            log_format=cast("LogFormat", good.get("log_format", default.log_format)),
+            log_level=cast("LogLevel", good.get("log_level", default.log_level)),
             profiles=profiles,
         )
+
+    def pairs(self, given: Mapping[str, _Given]) -> None:
+        """Complain of settings that mean nothing without each other."""
+        for one, other in (("tls_cert", "tls_key"), ("metrics_user", "metrics_password")):
+            keys = {key.removesuffix("_file") for key in given}
+            for key, missing in ((one, other), (other, one)):
+                if key in keys and missing not in keys:
+                    item = given.get(key) or given[f"{key}_file"]
+                    self.complain(item.where, item.name, f"needs {missing}, too")
 
     def sound(self, key: str, item: _Given) -> bool:
         """Whether the value can be used; if not, say why."""
@@ -228,6 +251,10 @@ class _Loader:
                 else:
                     profile[label] = text
         return profiles
+
+
+def _path(value: str | None) -> Path | None:
+    return None if value is None else Path(value)
 
 
 def _unknown(near: str) -> str:

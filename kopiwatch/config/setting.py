@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from kopiwatch.config.duration import fault_of_duration
 from kopiwatch.config.name import NAME, NAME_LIMIT, nearest
-from kopiwatch.config.value import ACCESSES
+from kopiwatch.config.value import ACCESSES, LOG_FORMATS, LOG_LEVELS, Listen
 
 PREFIX = "KOPIWATCH_"
 
@@ -54,12 +55,32 @@ def _fault_of_image(value: str) -> str:
     return "is not the name of an image" if re.search(r"\s", value) else ""
 
 
-def _fault_of_access(value: str) -> str:
-    if value in ACCESSES:
-        return ""
-    near = nearest(value, ACCESSES)
-    hint = f"; did you mean {near!r}?" if near else ""
-    return f"{value[:NAME_LIMIT]!r} is not one of {', '.join(ACCESSES)}{hint}"
+def _one_of(words: Sequence[str]) -> Callable[[str], str]:
+    def fault(value: str) -> str:
+        if value in words:
+            return ""
+        near = nearest(value, words)
+        hint = f"; did you mean {near!r}?" if near else ""
+        return f"{value[:NAME_LIMIT]!r} is not one of {', '.join(words)}{hint}"
+
+    return fault
+
+
+def read_listen(value: str) -> Listen | None:
+    """``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT`` (all addresses); None if it is none of these."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]*)):([0-9]{1,5})", value)
+    if match is None or not 0 < int(match[3]) < 65536:
+        return None
+    return Listen(match[1] or match[2] or "0.0.0.0", int(match[3]))  # noqa: S104 - ':9187' says so
+
+
+def _fault_of_listen(value: str) -> str:
+    return "" if read_listen(value) else "is not an address such as 127.0.0.1:9187 or [::1]:9187"
+
+
+def _fault_of_duration(value: str) -> str:
+    fault, hint = fault_of_duration(value)
+    return f"{fault}; {hint}" if hint else fault
 
 
 def _fault_of_nothing(_value: str) -> str:
@@ -125,7 +146,7 @@ SETTINGS: tuple[Setting, ...] = (
         "`auto`",
         "How volumes are read: `worker` (a container of ours), `namespace` (this host's own"
         " mounts, as root), or `auto`.",
-        _fault_of_access,
+        _one_of(ACCESSES),
     ),
     Setting(
         "worker_image",
@@ -133,12 +154,39 @@ SETTINGS: tuple[Setting, ...] = (
         "The image of the workers; needed outside a container for `worker`.",
         _fault_of_image,
     ),
-    Setting("schedule", "", "When units without `kopi.schedule` are backed up.", supported=False),
+    Setting(
+        "listen",
+        "`0.0.0.0:9187` in a container, else `127.0.0.1:9187`",
+        "Where `/metrics`, `/healthz` and `/readyz` are served.",
+        _fault_of_listen,
+    ),
+    Setting("metrics_user", "", "The user that `/metrics` asks for, with `metrics_password`."),
+    Setting("metrics_password", "", "The password of that user.", secret=True),
+    Setting("metrics_token", "", "A bearer token that `/metrics` asks for.", secret=True),
+    Setting(
+        "tls_cert",
+        "",
+        "The exporter's certificate chain (PEM); with `tls_key` it serves https.",
+        fault_of_path,
+    ),
+    Setting("tls_key", "", "The key of that certificate (PEM).", fault_of_path),
+    Setting(
+        "log_format",
+        "`text`",
+        "`text` for people, `json` for machines.",
+        _one_of(LOG_FORMATS),
+    ),
+    Setting("log_level", "`info`", "`debug`, `info`, `warning` or `error`.", _one_of(LOG_LEVELS)),
+    Setting(
+        "schedule",
+        "`0 2 * * *`",
+        "When units without `kopi.schedule` are backed up, in the time zone that `TZ` names.",
+    ),
     Setting(
         "forget_after",
-        "",
-        "After how long a unit that is gone is no longer watched.",
-        supported=False,
+        "never",
+        "After how long (`30d`) a unit whose containers are gone is no longer watched.",
+        _fault_of_duration,
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,10 @@ import msgspec
 
 Access = Literal["auto", "worker", "namespace"]
 ACCESSES: tuple[Access, ...] = ("auto", "worker", "namespace")
+LogFormat = Literal["text", "json"]
+LOG_FORMATS: tuple[LogFormat, ...] = ("text", "json")
+LogLevel = Literal["debug", "info", "warning", "error"]
+LOG_LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
 
 
 class Secret:
@@ -35,6 +40,16 @@ class Secret:
         return hash(self._value)
 
 
+class Listen(msgspec.Struct, frozen=True):
+    """Where the exporter listens; an IPv6 address stands without brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 class Config(msgspec.Struct, frozen=True):
     """All settings of this process, resolved.
 
@@ -42,6 +57,13 @@ class Config(msgspec.Struct, frozen=True):
     every Docker client gets. ``hostname`` is empty where Docker's own name for the host counts.
     ``profiles`` maps a profile's name to labels it stands for (``{"kopi.mode": "stop"}``).
     ``kopia`` is the program as configured, a name or a path.
+
+    ``schedule`` and ``timezone`` (from ``TZ``) hold where no label says otherwise; they are texts
+    as a label would hold them, empty where nothing was given. ``forget_after`` None means that a
+    vanished unit is watched until it is forgotten.
+    ``listen`` None means the usual place: all addresses in a container, loopback on a host.
+    ``metrics_user`` with ``metrics_password``, or ``metrics_token``, are asked for by the exporter
+    where they are set; ``tls_cert`` and ``tls_key`` (PEM) are set both or not at all.
     """
 
     docker_url: str = "unix:///var/run/docker.sock"
@@ -54,4 +76,24 @@ class Config(msgspec.Struct, frozen=True):
     kopia: str = "kopia"
     access: Access = "auto"
     worker_image: str = ""
+    schedule: str = ""
+    timezone: str = ""
+    forget_after: timedelta | None = None
+    listen: Listen | None = None
+    metrics_user: str = ""
+    metrics_password: Secret | None = None
+    metrics_token: Secret | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
     profiles: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+
+    @property
+    def defaults(self) -> dict[str, tuple[str, str]]:
+        """What stands for a missing label: by label the text, and the variable that gave it."""
+        given = {
+            "kopi.schedule": (self.schedule, "KOPIWATCH_SCHEDULE"),
+            "kopi.timezone": (self.timezone, "TZ"),
+        }
+        return {label: value for label, value in given.items() if value[0]}

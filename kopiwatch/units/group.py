@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -13,7 +13,7 @@ from kopiwatch.units.container import Container
 from kopiwatch.units.coverage import cover
 from kopiwatch.units.dependency import Network, network
 from kopiwatch.units.order import plan_in
-from kopiwatch.units.parse import Labelled, parse
+from kopiwatch.units.parse import Labelled, default_layers, parse
 from kopiwatch.units.profile import Profiles
 from kopiwatch.units.refusal import NOTHING_REFUSED, RefusedPaths
 from kopiwatch.units.unit import Member, Origin, Problem, Unit
@@ -67,12 +67,15 @@ def discover(
     profiles: Profiles | None = None,
     self_id: str = "",
     refused: RefusedPaths = NOTHING_REFUSED,
+    defaults: Mapping[str, tuple[str, str]] | None = None,
 ) -> Discovery:
     """The units among ``containers``, which are all of the host; independent of their order.
 
     ``self_id`` is our own container's id, empty outside one. ``refused`` are our own places.
+    ``defaults`` are what variables say for all, by label: the text, and the variable's name.
     Never raises: what is wrong stands on the unit that it disables.
     """
+    layers = default_layers(defaults or {})
     rows = sorted(containers, key=lambda row: (row.name, row.id))
     host = network(rows)
     claims: dict[str, list[tuple[Labelled, _Claim]]] = defaultdict(list)
@@ -80,7 +83,7 @@ def discover(
     for row in rows:
         if row.oneoff or row.worker:
             continue
-        labelled = parse(row, profiles)
+        labelled = parse(row, profiles, layers)
         reason = _why_ignored(labelled, self_id)
         if reason:
             ignored.append(Ignored(row.name, labelled.ours, reason))

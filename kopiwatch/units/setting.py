@@ -7,6 +7,9 @@ from typing import Literal
 
 import msgspec
 
+from kopiwatch.units.schedule import DEFAULT, Schedule
+from kopiwatch.units.value import Hours
+
 Mode = Literal["stop", "pause", "live"]
 Strategy = Literal["auto", "gate", "hot", "clone", "copy"]
 Scope = Literal["minimal", "standard", "full"]
@@ -30,8 +33,18 @@ class MemberSettings(msgspec.Struct, frozen=True):
 
 
 class UnitSettings(msgspec.Struct, frozen=True):
-    """Settings of the whole unit; they may stand on any member, and members must agree."""
+    """Settings of the whole unit; they may stand on any member, and members must agree.
 
+    ``timezone`` is that of the schedule. ``max_age`` None means that the schedule decides when the
+    unit is overdue. ``catch_up``: whether a missed run is made up for, or in which hours. A lower
+    ``priority`` goes first.
+    """
+
+    schedule: Schedule = DEFAULT
+    timezone: str = "UTC"
+    max_age: timedelta | None = None
+    catch_up: bool | Hours = True
+    priority: int = 100
     window_timeout: timedelta = timedelta(hours=1)
     strategy: Strategy = "auto"
     scope: Scope = "standard"

@@ -69,7 +69,7 @@ class Label(msgspec.Struct, frozen=True):
 
     def supports(self, value: object) -> bool:
         """Whether this version can do what the (well-formed) ``value`` asks for."""
-        return self.supported is None or (isinstance(value, str) and value in self.supported)
+        return self.supported is None or str(value) in self.supported
 
 
 LABELS: tuple[Label, ...] = (
@@ -115,8 +115,9 @@ LABELS: tuple[Label, ...] = (
         read_schedule,
         "0 2 * * *",
         "unit",
-        "When the unit is backed up.",
-        supported=("off",),
+        "When the unit is backed up. Intervals are counted from midnight UTC: `every 6h` is 00:00,"
+        " 06:00, 12:00 and 18:00 UTC.",
+        field="schedule",
         variable="KOPIWATCH_SCHEDULE",
     ),
     Label(
@@ -125,8 +126,9 @@ LABELS: tuple[Label, ...] = (
         read_timezone,
         "UTC",
         "unit",
-        "The time zone of the schedule.",
-        supported=(),
+        "The time zone of the schedule. A time that the clock skips in spring is due when it has"
+        " jumped; a fixed time (`30 2 * * *`) that comes twice in autumn is due once.",
+        field="timezone",
         variable="TZ",
     ),
     Label(
@@ -135,8 +137,9 @@ LABELS: tuple[Label, ...] = (
         read_duration,
         "from the schedule",
         "unit",
-        "After this long without a complete restore point the unit is overdue.",
-        supported=(),
+        "After this long without a complete restore point the unit is overdue. By default from the"
+        " first scheduled time after the newest one, and half of that time (at least 2 h) more.",
+        field="max_age",
     ),
     Label(
         "kopi.catch-up",
@@ -144,8 +147,8 @@ LABELS: tuple[Label, ...] = (
         read_catch_up,
         "true",
         "unit",
-        "One run if a scheduled one was missed; hours limit when.",
-        supported=(),
+        "One run if a scheduled one was missed; hours (in the unit's time zone) limit when.",
+        field="catch_up",
     ),
     Label(
         "kopi.priority",
@@ -154,7 +157,7 @@ LABELS: tuple[Label, ...] = (
         "100",
         "unit",
         "The lower one goes first among units that are due.",
-        supported=(),
+        field="priority",
     ),
     Label(
         "kopi.mode",

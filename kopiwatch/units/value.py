@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from datetime import timedelta
-from fractions import Fraction
+from datetime import time, timedelta
 
 import msgspec
 
-from kopiwatch.config import NAME, NAME_LIMIT
+from kopiwatch.config import NAME, NAME_LIMIT, duration
 from kopiwatch.config import nearest as nearest  # noqa: PLC0414 - the rooms above use it, too
+from kopiwatch.units.zone import zone, zone_names
 
 
 class Bad(msgspec.Struct, frozen=True):
@@ -31,14 +31,7 @@ Reader = Callable[[str], object]
 TRUE_WORDS = frozenset({"true", "1", "yes", "on"})
 FALSE_WORDS = frozenset({"false", "0", "no", "off"})
 
-LONGEST_DURATION = timedelta(days=36_500)
-"""A century: far beyond any sensible setting, far below what overflows date arithmetic."""
-
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_DURATION = re.compile(r"([0-9]{1,12})([smhd])")
-_LOOSE_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([a-z]+)\s*")
 _TIME_RANGE = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
-_TIMEZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9][A-Za-z0-9_+-]*){0,2}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -63,35 +56,8 @@ def read_boolean(text: str) -> bool | Bad:
 
 def read_duration(text: str) -> timedelta | Bad:
     """A positive whole number and a unit: ``90s``, ``15m``, ``26h``, ``7d``."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        return Bad("is not a duration such as 90s, 15m, 26h or 7d", _suggest_duration(text))
-    seconds = int(match[1]) * _UNIT_SECONDS[match[2]]
-    if not seconds:
-        return Bad("is no time at all; a duration is at least 1s")
-    if seconds > LONGEST_DURATION.total_seconds():
-        return Bad(f"is too long; the longest duration is {LONGEST_DURATION.days}d")
-    return timedelta(seconds=seconds)
-
-
-def _suggest_duration(text: str) -> str:
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return f"say the unit: {text}s, {text}m, {text}h or {text}d"
-    total, rest = Fraction(0), text.lower()
-    while match := _LOOSE_PART.match(rest):
-        total += Fraction(match[1]) * _UNIT_SECONDS.get(match[2][0], 0)
-        rest = rest[match.end() :]
-    if rest or total <= 0 or total.denominator != 1:
-        return ""
-    return _mean(write_duration(int(total)))
-
-
-def write_duration(seconds: int) -> str:
-    """``seconds`` in the largest unit that divides them: 5400 is ``90m``."""
-    for unit in "dhm":
-        if seconds % _UNIT_SECONDS[unit] == 0:
-            return f"{seconds // _UNIT_SECONDS[unit]}{unit}"
-    return f"{seconds}s"
+    found = duration.duration_of(text)
+    return found if found is not None else Bad(*duration.fault_of_duration(text))
 
 
 def read_list(text: str) -> tuple[str, ...] | Bad:
@@ -171,16 +137,36 @@ def read_text(text: str) -> str | Bad:
 
 
 def read_timezone(text: str) -> str | Bad:
-    """A time zone by its shape only (``Europe/Berlin``); whether it exists is asked elsewhere."""
-    if _TIMEZONE.fullmatch(text):
-        return text
-    return Bad("is not the name of a time zone", "such as UTC or Europe/Berlin")
+    """The name of a time zone that there is (``Europe/Berlin``). Reads a file the first time."""
+    try:
+        zone(text)
+    except KeyError:
+        near = nearest(text, zone_names(), cutoff=0.7)
+        return Bad("is not the name of a time zone", _mean(near) or "such as UTC or Europe/Berlin")
+    return text
 
 
-def read_catch_up(text: str) -> bool | str | Bad:
+class Hours(msgspec.Struct, frozen=True):
+    """A range of local times, which may span midnight."""
+
+    begin: time
+    end: time
+
+    def __str__(self) -> str:
+        return f"{self.begin:%H:%M}-{self.end:%H:%M}"
+
+    def hold(self, moment: time) -> bool:
+        """Whether a local time lies within."""
+        if self.begin <= self.end:
+            return self.begin <= moment < self.end
+        return moment >= self.begin or moment < self.end
+
+
+def read_catch_up(text: str) -> bool | Hours | Bad:
     """A boolean, or the hours in which to catch up: ``22:00-06:00``."""
     if _TIME_RANGE.fullmatch(text):
-        return text
+        begin, end = (time.fromisoformat(word) for word in text.split("-"))
+        return Bad("is no time at all") if begin == end else Hours(begin, end)
     flag = read_boolean(text)
     if isinstance(flag, Bad):
         return Bad("is neither a boolean nor a range of hours such as 22:00-06:00", flag.suggestion)

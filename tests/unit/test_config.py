@@ -161,7 +161,7 @@ def test_all_problems_come_at_once():
         STATE_DIR="state",
         FOO="1",
         REPOSITORI="x",
-        SCHEDULE="@daily",
+        FORGET_AFTER="30 days",
         CACHE_DIR="",
     )
     for part in (
@@ -172,7 +172,7 @@ def test_all_problems_come_at_once():
         "environment: KOPIWATCH_STATE_DIR is not an absolute path",
         "environment: KOPIWATCH_FOO is not a setting",
         "environment: KOPIWATCH_REPOSITORI is not a setting; did you mean KOPIWATCH_REPOSITORY?",
-        "environment: KOPIWATCH_SCHEDULE is not supported by this version",
+        "environment: KOPIWATCH_FORGET_AFTER is not a duration",
         "environment: KOPIWATCH_CACHE_DIR is empty",
     ):
         assert part in said

@@ -11,7 +11,7 @@ from unit.units.build import container
 
 from kopiwatch.units.container import Container
 from kopiwatch.units.label import NAMES, find
-from kopiwatch.units.parse import DROP, check_profiles, parse
+from kopiwatch.units.parse import DROP, check_defaults, check_profiles, default_layers, parse
 from kopiwatch.units.value import Bad, read
 
 VALUES = st.sampled_from(
@@ -139,11 +139,6 @@ def test_misspelt_name_suggests_the_right_one():
         ("kopi.mode", "live"),
         ("kopi.strategy", "clone"),
         ("kopi.scope", "full"),
-        ("kopi.schedule", "0 2 * * *"),
-        ("kopi.timezone", "UTC"),
-        ("kopi.max-age", "26h"),
-        ("kopi.catch-up", "true"),
-        ("kopi.priority", "5"),
         ("kopi.ignore", "*.tmp"),
         ("kopi.ignore.db", "*.tmp"),
         ("kopi.dump", "postgres"),
@@ -167,7 +162,7 @@ def test_value_that_asks_for_nothing_is_fine(label, value):
     assert parse(container("web", labels={label: value})).problems == ()
 
 
-@pytest.mark.parametrize("label", ["kopi.schedule", "kopi.retention.daily", "kopi.max-age"])
+@pytest.mark.parametrize("label", ["kopi.drill", "kopi.retention.daily"])
 def test_malformed_value_of_an_unsupported_label_is_a_problem(label):
     """An unsupported label is read all the same."""
     (problem,) = parse(container("web", labels={label: "nonsense"})).problems
@@ -272,8 +267,41 @@ def test_profiles_are_checked_without_a_container():
 
 def test_unsupported_profile_value_that_a_label_replaces_is_no_problem():
     """Only what counts in the end must be supported."""
-    assert read_labels({"default": {"kopi.schedule": "@daily"}}, schedule="off").problems == ()
-    assert read_labels({"default": {"kopi.schedule": "@daily"}}).problems != ()
+    assert read_labels({"default": {"kopi.drill": "@daily"}}, drill="off").problems == ()
+    assert read_labels({"default": {"kopi.drill": "@daily"}}).problems != ()
+
+
+DEFAULTS = {"kopi.schedule": ("@hourly", "KOPIWATCH_SCHEDULE")}
+
+
+@pytest.mark.parametrize(
+    ("profiles", "labels", "value", "origin"),
+    [
+        ({}, {}, "@hourly", "environment KOPIWATCH_SCHEDULE"),
+        ({"default": {"kopi.schedule": "off"}}, {}, "off", "profile default"),
+        ({}, {"kopi.schedule": "@daily"}, "@daily", "label"),
+        (
+            {"default": {"kopi.schedule": "off"}},
+            {"kopi.schedule": "!none"},
+            "@hourly",
+            "environment KOPIWATCH_SCHEDULE",
+        ),
+    ],
+)
+def test_variable_speaks_more_quietly_than_profiles_and_labels(profiles, labels, value, origin):
+    """And is what is left when a profile's word is dropped."""
+    found = parse(container("web", labels=labels), profiles, default_layers(DEFAULTS))
+    (line,) = [line for line in found.effective if line.label == "kopi.schedule"]
+    assert (line.value, line.origin, found.problems) == (value, origin, ())
+
+
+def test_bad_default_is_a_problem_that_names_the_variable():
+    """Of each unit that would use it, and of the configuration itself."""
+    bad = {"kopi.timezone": ("CET-1CEST", "TZ")}
+    (problem,) = parse(container("web"), {}, default_layers(bad)).problems
+    assert "environment TZ: is not the name of a time zone" in str(problem)
+    assert "environment TZ" in str(check_defaults(bad)[0])
+    assert check_defaults(DEFAULTS) == ()
 
 
 @given(LABEL_SETS, PROFILES)
