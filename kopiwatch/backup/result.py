@@ -23,6 +23,12 @@ Phase = Literal[
 MemberState = Literal["started", "ran-already", "taken-over", "gone", "failed"]
 
 
+IN_WINDOW: tuple[Phase, ...] = ("stop", "read", "start")
+"""The phases from the first stop to the last start."""
+AFTER_WINDOW: tuple[Phase, ...] = ("health", "flush", "verify", "report")
+"""The phases in which every member has been started again."""
+
+
 class PhaseTime(msgspec.Struct, frozen=True):
     """When a phase began (UTC), and how long it took in seconds."""
 
@@ -60,7 +66,8 @@ class RunResult(msgspec.Struct, frozen=True):
 
     ``reason`` is a stable code, empty for a success; ``message`` is the sentence for people, and
     ``hint`` what to do. ``window`` is downtime in seconds, 0 when nobody was stopped. ``snapshot``
-    is the manifest's id, empty when there is none.
+    is the manifest's id, empty when there is none, and ``data_at`` when its reading began (UTC):
+    how old the data in it is.
     """
 
     run: str
@@ -79,6 +86,18 @@ class RunResult(msgspec.Struct, frozen=True):
     members: tuple[MemberResult, ...] = ()
     warnings: tuple[str, ...] = ()
     exit_code: int = 0
+    data_at: datetime | None = None
+
+    @property
+    def before_window(self) -> bool:
+        """It ended before anybody was stopped, so trying again costs no downtime."""
+        return not any(time.phase in IN_WINDOW for time in self.phases)
+
+    @property
+    def failed_in(self) -> Phase | None:
+        """The last phase before the report; for a failed run, the one it failed in."""
+        reached = [time.phase for time in self.phases if time.phase != "report"]
+        return reached[-1] if reached else None
 
     @property
     def size(self) -> int:

@@ -385,6 +385,7 @@ class Run:
             members=self.members,
             warnings=tuple(warnings),
             exit_code=0 if verdict == "success" else 1,
+            data_at=self.snapshot.start_time if self.snapshot else None,
         )
         return self.result
 

@@ -1,0 +1,1 @@
+"""What happened, told: the history, the metrics, the exporter, the log."""
