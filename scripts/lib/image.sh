@@ -20,11 +20,12 @@ hash_of() {
 
 # prepare_image: sets and exports KOPIWATCH_TEST_WORKER_IMAGE; builds only what changed.
 prepare_image() {
-  local base kopia tag
+  local base plain kopia tag
   kopia=$TEST_KOPIA_IMAGE:$(sha256sum "$KOPIWATCH_KOPIA" | cut -c 1-12)
-  base=${KOPIWATCH_TEST_PYTHON_IMAGE:-$TEST_PYTHON_IMAGE:$(hash_of uv.lock scripts/lib/image.sh)}
+  plain=${KOPIWATCH_TEST_PYTHON_IMAGE:-$TEST_PYTHON_IMAGE:$DEBIAN_WITH_PYTHON}
+  base=${KOPIWATCH_TEST_PYTHON_IMAGE:-$TEST_PYTHON_IMAGE:$(hash_of uv.lock tools/image scripts/lib/image.sh)}
   tag=$TEST_IMAGE:$(printf '%s %s %s' "$base" "$kopia" \
-    "$(hash_of Dockerfile pyproject.toml uv.lock README.md LICENSE CHANGELOG.md kopiwatch)" |
+    "$(hash_of Dockerfile pyproject.toml uv.lock tools/image README.md LICENSE CHANGELOG.md kopiwatch)" |
     sha256sum | cut -c 1-12)
   if ! have_image "$tag"; then
     have_image "$base" || [ -n "${KOPIWATCH_TEST_PYTHON_IMAGE:-}" ] || make_python_image "$base"
@@ -32,7 +33,7 @@ prepare_image() {
     note "building $tag from the Dockerfile"
     # The build stage gets a name, so that it can be found and removed when it is old.
     build_image "$TEST_BUILD_IMAGE:${tag##*:}" --target build
-    build_image "$tag"
+    build_image "$tag" --build-arg VERSION=test
   fi
   remove_old_images "$tag" "$TEST_BUILD_IMAGE:${tag##*:}" "$base" "$kopia"
   export KOPIWATCH_TEST_WORKER_IMAGE=$tag
@@ -41,7 +42,8 @@ prepare_image() {
 
 # build_image NAME [OPTION…]: uses the variables of prepare_image.
 build_image() {
-  docker_build "$1" . "${@:2}" --build-arg "PYTHON_IMAGE=$base" --build-arg "KOPIA_IMAGE=$kopia"
+  docker_build "$1" . "${@:2}" --build-arg "PYTHON_IMAGE=$plain" --build-arg "BUILD_IMAGE=$base" \
+    --build-arg "KOPIA_IMAGE=$kopia"
 }
 
 # docker_build NAME CONTEXT [OPTION…]: the classic builder, which finds local images by name.
@@ -114,8 +116,7 @@ collect_wheels() {
   for glibc in 17 24 27 28 31 34 36 39; do options+=(--platform "manylinux_2_${glibc}_$machine"); done
   "$UV" export --quiet --frozen --no-dev --no-emit-project --output-file "$1.txt"
   pip_of_uv download "${options[@]}" --no-deps --require-hashes --requirement "$1.txt"
-  sed -n 's/.*pip install --quiet \("uv.*"\)$/\1/p' Dockerfile | tr -d '"' | tr ' ' '\n' >"$1.build.txt"
-  pip_of_uv download "${options[@]}" --requirement "$1.build.txt"
+  pip_of_uv download "${options[@]}" --no-deps --require-hashes --requirement tools/image/requirements.txt
 }
 
 pip_of_uv() { "$UV" run --quiet --no-project --with pip python -m pip --disable-pip-version-check "$@"; }
