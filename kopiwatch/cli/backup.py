@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable
 from functools import partial
 
+import anyio
 import click
 import msgspec
 
-from kopiwatch.backup.house import House
+from kopiwatch import wiring
 from kopiwatch.backup.plan import plan_hold
 from kopiwatch.backup.result import RunResult
-from kopiwatch.backup.run import Run
-from kopiwatch.backup.run_id import new_run_id
 from kopiwatch.backup.stopping import HoldPlan
-from kopiwatch.cli import wiring
-from kopiwatch.cli.output import Follower, print_json, print_text
+from kopiwatch.cli import daemon_client
+from kopiwatch.cli.output import Follower, note, print_json, print_text
 from kopiwatch.cli.report import exit_code, print_result
 from kopiwatch.cli.running import run
 from kopiwatch.config import Config
-from kopiwatch.errors import ConfigError, KopiwatchError, LabelError, UnknownUnit, UsageError
+from kopiwatch.daemon.job import Complete, Ended, Said
+from kopiwatch.daemon.message import BackupOrder
+from kopiwatch.errors import KopiwatchError, LabelError, UsageError
 from kopiwatch.units.container import Container
-from kopiwatch.units.group import Discovery
 from kopiwatch.units.unit import Unit
+from kopiwatch.wiring.attempt import Attempt, Order
+from kopiwatch.wiring.recording import recording
+
+Deliver = Callable[[RunResult], None]
+"""Takes each result as soon as there is one."""
 
 EXAMPLE = """\b
 Examples:
@@ -55,17 +60,6 @@ def require_choice(names: tuple[str, ...], *, everything: bool) -> None:
         )
 
 
-def require_units(found: Discovery, names: tuple[str, ...]) -> tuple[Unit, ...]:
-    """The units that are wanted. Raises UnknownUnit, and ConfigError if there are none at all."""
-    chosen = wiring.choose(found, names) if names else found.units
-    if not chosen:
-        raise ConfigError(
-            'no container carries kopi.enable: "true", so there is nothing to back up',
-            hint="label a service, recreate its container, and see `kopiwatch units`",
-        )
-    return chosen
-
-
 async def dry_backup(names: tuple[str, ...], *, everything: bool, as_json: bool) -> int:
     """Show the plan of each unit; nothing is locked, written or stopped."""
     require_choice(names, everything=everything)
@@ -73,7 +67,7 @@ async def dry_backup(names: tuple[str, ...], *, everything: bool, as_json: bool)
     records = []
     async with wiring.docker(config) as where:
         found, rows = await wiring.look(config, where)
-        for unit in require_units(found, names):
+        for unit in wiring.require_units(found, names):
             record = await plan_record(config, where, unit, rows)
             records.append(record)
             if not as_json:
@@ -128,73 +122,69 @@ def plan_lines(record: PlanRecord) -> list[str]:
 
 
 async def real_backup(names: tuple[str, ...], *, everything: bool, as_json: bool) -> int:
-    """Back up the units one after the other, the run lock held throughout."""
+    """Back up the units one after the other: by the living daemon, else here."""
     require_choice(names, everything=everything)
     config = wiring.configuration()
-    command = "backup " + (" ".join(names) or "--all")
     results: list[RunResult] = []
-    async with wiring.docker(config) as where, wiring.changing(config, where, command) as mine:
-        state, identity = mine
-        found, _ = await wiring.look(config, where)
-        chosen = [unit.name for unit in require_units(found, names)]
-        with Follower() as follower:
-            house = await wiring.house(
-                config, where, command, follower, state=state, identity=identity
-            )
-            try:
-                for name in chosen:
-                    await back_up_one(config, where, house, name, results)
-                    follower.rest()
-                    if not as_json:
-                        print_result(results[-1])
-            finally:
-                follower.rest()
-                if as_json:
-                    print_json({"runs": results})
-                elif results and results[-1].reason == "cancelled":
-                    print_result(results[-1])
+    with Follower() as follower:
+
+        def deliver(result: RunResult) -> None:
+            results.append(result)
+            follower.rest()
+            if not as_json:
+                print_result(result)
+
+        work = by_daemon if await daemon_client.find(config.state_dir) else inline
+        try:
+            await work(config, names, follower, deliver)
+        finally:
+            follower.rest()
+            if as_json and results:
+                print_json({"runs": results})
     return exit_code(results)
 
 
-async def back_up_one(
-    config: Config, where: wiring.Docker, house: House, name: str, results: list[RunResult]
+async def by_daemon(
+    config: Config, names: tuple[str, ...], follower: Follower, deliver: Deliver
 ) -> None:
-    """Run one unit as it is now and add its result, also that of a run that is cancelled.
-
-    A unit that cannot be looked at, or is gone, is a result like any other: the next one follows.
-    """
-    identity = new_run_id(datetime.now(UTC))
+    """Order the backups from the daemon and follow them; they go on if we are cut off."""
+    order = BackupOrder(names, repository=config.repository, instance=config.instance)
     try:
-        found, rows = await wiring.look(config, where)
-        (unit,) = wiring.choose(found, (name,))
-    except UnknownUnit:
-        results.append(no_run(identity, name, "gone", "its containers are gone", 1))
-        return
-    except KopiwatchError as error:
-        results.append(no_run(identity, name, error.code, error.message, error.exit_code))
-        return
-    if not unit.valid:
-        why = "; ".join(str(problem) for problem in unit.problems)
-        results.append(no_run(identity, name, "labels", why, LabelError.exit_code))
-        return
-    attempt = Run(house, unit, rows, identity)
-    try:
-        await attempt.execute()
-    finally:
-        if attempt.result is not None:
-            results.append(attempt.result)
-
-
-def no_run(run_id: str, unit: str, reason: str, message: str, code: int) -> RunResult:
-    """The result of a unit that was not run at all."""
-    now = datetime.now(UTC)
-    return RunResult(
-        run=run_id,
-        unit=unit,
-        verdict="skipped",
-        began=now,
-        ended=now,
-        reason=reason,
-        message=message,
-        exit_code=code,
+        async with daemon_client.backup(config.state_dir, order) as news:
+            async for each in news:
+                match each:
+                    case Said(action, message, facts):
+                        follower.say(action, message, **facts)
+                    case Ended(result):
+                        deliver(result)
+                    case Complete():
+                        return
+    except anyio.get_cancelled_exc_class():
+        note("the daemon goes on with it; see `kopiwatch status` and `kopiwatch history`")
+        raise
+    raise daemon_client.DaemonLost(
+        "the daemon left before every unit had its turn",
+        hint="it brings back what it stopped; `kopiwatch history` shows what was done",
     )
+
+
+async def inline(
+    config: Config, names: tuple[str, ...], follower: Follower, deliver: Deliver
+) -> None:
+    """Back up here, the run lock held throughout, and write it into the history."""
+    command = "backup " + (" ".join(names) or "--all")
+    async with (
+        wiring.docker(config) as where,
+        wiring.changing(config, where, command, follower) as (state, identity),
+        recording(state.path, follower) as recorder,
+    ):
+        found, _ = await wiring.look(config, where)
+        chosen = [unit.name for unit in wiring.require_units(found, names)]
+        house = await wiring.house(config, where, command, follower, state=state, identity=identity)
+        for name in chosen:
+            attempt = Attempt(config, where, house, Order(name))
+            try:
+                await attempt.execute(recorder)
+            finally:
+                if attempt.result is not None:
+                    deliver(attempt.result)

@@ -6,7 +6,7 @@ from functools import partial
 
 import click
 
-from kopiwatch.cli import wiring
+from kopiwatch import wiring
 from kopiwatch.cli.backup import plan_record
 from kopiwatch.cli.output import note, print_json, print_text
 from kopiwatch.cli.running import run

@@ -7,7 +7,7 @@ from functools import partial
 import click
 from msgspec.structs import replace
 
-from kopiwatch.cli import wiring
+from kopiwatch import wiring
 from kopiwatch.cli.output import print_json, print_table, print_text
 from kopiwatch.cli.running import run
 from kopiwatch.config import nearest

@@ -10,13 +10,18 @@ import click
 from kopiwatch import __version__
 
 COMMANDS: dict[str, str] = {
+    "run": "Watch and back up on schedule: the sidecar.",
+    "status": "Show what is fresh, overdue, failing and due next.",
     "backup": "Back up units now.",
     "restore": "Restore files of a unit into a directory.",
     "points": "List restore points.",
     "units": "List units, or show one in detail.",
+    "history": "Show past runs.",
     "explain": "Show each setting of a container and where it came from.",
+    "forget": "Stop watching a unit that is gone for good.",
     "check": "Check configuration and labels.",
     "repo": "Create, connect or look at the repository.",
+    "healthcheck": "Exit 0 if the daemon is alive, for Docker.",
 }
 
 

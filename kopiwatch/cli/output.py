@@ -7,7 +7,6 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
 import msgspec
@@ -114,34 +113,16 @@ def _console(file: TextIO, *, terminal: bool) -> Console:
     )
 
 
-def counted(number: int, thing: str) -> str:
-    """A number of things, in good grammar."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+class Notes:
+    """Hears what is said and passes it on to people, a line each."""
+
+    def say(self, action: str, message: str, **_facts: object) -> None:
+        """Show one event; phases are for those who watch a run."""
+        if action != "phase":
+            note(message)
 
 
-def size(count: float) -> str:
-    """Bytes for people, in powers of 1024."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024 or unit == "TiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError("unreachable")
-
-
-def seconds(value: float) -> str:
-    """A length of time for people."""
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    if value < 120:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def moment(value: datetime) -> str:
-    """A time for people, in UTC and said so."""
-    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+NOTES = Notes()
 
 
 class Follower:

@@ -6,12 +6,13 @@ from functools import partial
 
 import click
 
-from kopiwatch.cli import wiring
-from kopiwatch.cli.output import moment, note, print_json, print_table, size
+from kopiwatch import wiring
+from kopiwatch.cli.output import note, print_json, print_table
 from kopiwatch.cli.running import run
 from kopiwatch.errors import UnknownUnit
 from kopiwatch.restore.point import of_host
 from kopiwatch.restore.point import points as find
+from kopiwatch.words import moment, size
 
 EXAMPLE = """\b
 Examples:

@@ -6,10 +6,11 @@ from functools import partial
 
 import click
 
-from kopiwatch.cli import wiring
-from kopiwatch.cli.output import note, print_json, print_text, size
+from kopiwatch import wiring
+from kopiwatch.cli.output import NOTES, note, print_json, print_text
 from kopiwatch.cli.running import run
 from kopiwatch.kopia.record import RepositoryStatus
+from kopiwatch.words import size
 
 JSON = click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
 
@@ -63,7 +64,7 @@ def _start(task: str, *, as_json: bool) -> None:
 async def _create(*, as_json: bool) -> int:
 
     config = wiring.configuration()
-    async with wiring.repository_changing(config, "repo create") as repository:
+    async with wiring.repository_changing(config, "repo create", NOTES) as repository:
         created = await repository.create()
         await repository.ensure_policy(repository.host)
     _show("created", created.status, as_json=as_json, password=str(created.password_file or ""))
@@ -78,7 +79,7 @@ async def _create(*, as_json: bool) -> int:
 async def _connect(*, as_json: bool) -> int:
 
     config = wiring.configuration()
-    async with wiring.repository_changing(config, "repo connect") as repository:
+    async with wiring.repository_changing(config, "repo connect", NOTES) as repository:
         found = await repository.connect()
         await repository.ensure_policy(repository.host)
     _show("connected", found, as_json=as_json)

@@ -5,24 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kopiwatch.backup.result import RunResult
-from kopiwatch.cli.output import counted, note, print_text, seconds, size
+from kopiwatch.cli.output import note, print_text
+from kopiwatch.report.summary import summary
 
 
 def print_result(result: RunResult) -> None:
     """One summary line on stdout; what went wrong, and what to do, on stderr."""
-    took = seconds((result.ended - result.began).total_seconds())
-    head = f"{result.unit}: {result.verdict}"
-    if result.verdict == "success":
-        count = len(result.sources) - 1
-        stored = counted(count, "source") if count else "its recipe only"
-        window = f"down for {seconds(result.window)}" if result.window else "nobody stopped"
-        print_text(
-            f"{head}: {stored}, {counted(result.files, 'file')}, {size(result.size)}, {window}, "
-            f"run {result.run} took {took}"
-        )
-    else:
-        window = f"; down for {seconds(result.window)}" if result.window else ""
-        print_text(f"{head} ({result.reason}): {result.message}{window}")
+    print_text(summary(result))
+    if result.verdict != "success":
         if result.hint:
             note(f"hint: {result.hint}")
         for line in result.tail.splitlines()[-8:]:

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import click
 
-from kopiwatch.cli import wiring
-from kopiwatch.cli.output import counted, moment, note, print_json, print_text, size
+from kopiwatch import wiring
+from kopiwatch.cli.output import NOTES, note, print_json, print_text
 from kopiwatch.cli.running import run
 from kopiwatch.config import Config
 from kopiwatch.kopia.repository import KopiaRepository
 from kopiwatch.restore import directory
 from kopiwatch.restore.point import of_host, points, select
+from kopiwatch.words import counted, moment, size
 
 EXAMPLE = """\b
 Examples:
@@ -74,9 +75,9 @@ async def restore_files(wanted: Wanted, target: Path, *, dry_run: bool, as_json:
         if as_json:
             print_json({"dry_run": True, "plan": chosen})
         return 0
-    async with wiring.without_docker(config, command) as state:
+    async with wiring.without_docker(config, command, NOTES) as state:
         repository = await wiring.reading(config, command)
-        await wiring.settle(repository, state)
+        await wiring.settle(repository, state, NOTES)
         chosen = await plan(config, repository, wanted, target)
         done = await directory.restore(repository, chosen)
     if as_json:

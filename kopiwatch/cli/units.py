@@ -9,9 +9,9 @@ import anyio.to_thread
 import click
 import msgspec
 
+from kopiwatch import wiring
 from kopiwatch.backup.settle import readable
 from kopiwatch.backup.state import StateFolder
-from kopiwatch.cli import wiring
 from kopiwatch.cli.output import note, print_json, print_table, print_text
 from kopiwatch.cli.running import run
 from kopiwatch.kopia.lock import holder

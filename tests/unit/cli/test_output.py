@@ -13,35 +13,6 @@ from kopiwatch.cli import output
 from kopiwatch.cli.report import exit_code
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (1536 * 1024, "1.5 MiB"),
-        (2**50, "1024.0 TiB"),
-    ],
-)
-def test_size_is_in_powers_of_1024(count, text):
-    """And says so."""
-    assert output.size(count) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0123, "12 ms"), (1.5, "1.5 s"), (119, "119.0 s"), (150, "2 min 30 s"), (7260, "2 h 1 min")],
-)
-def test_seconds_are_for_people(value, text):
-    """From milliseconds to hours."""
-    assert output.seconds(value) == text
-
-
-def test_counted_knows_its_grammar():
-    """One file, two files."""
-    assert (output.counted(1, "file"), output.counted(2, "file")) == ("1 file", "2 files")
-
-
 def test_json_takes_paths_and_times(capsys):
     """One document with a newline."""
     output.print_json({"at": datetime(2026, 1, 1, tzinfo=UTC), "path": Path("/x")})

@@ -1,0 +1,124 @@
+"""The history in tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kopiwatch.backup.result import RunResult
+from kopiwatch.cli.output import print_table, print_text
+from kopiwatch.report.history_record import RunDetail, RunRow, UnitStats
+from kopiwatch.words import moment, seconds, size
+
+UNKNOWN = "-"
+
+
+def print_runs(found: Iterable[RunRow]) -> None:
+    """A line for each run, the newest last."""
+    print_table(
+        ("TIME", "UNIT", "RUN", "VERDICT", "TRIGGER", "WINDOW", "TOOK", "FILES", "SIZE", "WHY"),
+        [
+            (
+                moment(row.began),
+                row.unit,
+                row.run or UNKNOWN,
+                row.verdict,
+                row.trigger or ("rebuilt" if row.rebuilt else UNKNOWN),
+                seconds(row.window) if row.window else UNKNOWN,
+                _length(row.seconds),
+                str(row.files) if row.snapshot else UNKNOWN,
+                size(row.size) if row.snapshot else UNKNOWN,
+                _why(row).partition("\n")[0],
+            )
+            for row in found
+        ],
+    )
+
+
+def _why(row: RunRow) -> str:
+    if row.verdict == "running":
+        return f"in phase {row.phase}" if row.phase else ""
+    if row.reason and row.message:
+        return f"{row.reason}: {row.message}"
+    return row.reason or row.message
+
+
+def _length(value: float | None) -> str:
+    return UNKNOWN if value is None else seconds(value)
+
+
+def print_detail(detail: RunDetail) -> None:
+    """Everything about one run."""
+    row, result = detail.row, detail.result
+    print_text(f"run {row.run} of unit {row.unit}: {row.verdict}")
+    facts = {
+        "why": _why(row),
+        "hint": result.hint if result else "",
+        "trigger": row.trigger,
+        "due": moment(row.due) if row.due else "",
+        "began": moment(row.began),
+        "ended": f"{moment(row.ended)}, after {_length(row.seconds)}"
+        if row.ended and row.seconds is not None
+        else "",
+        "window": seconds(row.window) if row.window else "",
+        "data as of": moment(row.data_at) if row.data_at else "",
+        "snapshot": row.snapshot,
+        "stored": f"{row.files} files, {size(row.size)}" if row.snapshot else "",
+        "known": "from its restore point only" if row.rebuilt else "",
+    }
+    for name, value in facts.items():
+        if value:
+            print_text(f"{name}: {value}")
+    if detail.phases:
+        print_text()
+        print_table(
+            ("PHASE", "BEGAN", "TOOK"),
+            [(phase.phase, moment(phase.began), _length(phase.seconds)) for phase in detail.phases],
+        )
+    if result:
+        _print_result(result)
+
+
+def _print_result(result: RunResult) -> None:
+    if result.sources:
+        print_text()
+        print_table(
+            ("SOURCE", "FILES", "SIZE", "UNREADABLE", "IGNORED", "WHY"),
+            [
+                (s.path, str(s.files), size(s.size), str(s.failed), str(s.ignored), s.reason)
+                for s in result.sources
+            ],
+        )
+    if result.members:
+        print_text()
+        healthy = {True: "healthy", False: "NOT HEALTHY", None: ""}
+        print_table(
+            ("MEMBER", "STATE", "HEALTH", "DETAIL"),
+            [(m.name, m.state, healthy[m.healthy], m.detail) for m in result.members],
+        )
+    for warning in result.warnings:
+        print_text(f"warning: {warning}")
+    for line in result.tail.splitlines():
+        print_text(f"  | {line}")
+
+
+def print_stats(figures: Iterable[UnitStats]) -> None:
+    """A line for each unit."""
+    titles = ("UNIT", "RUNS", "FAILURES", "SUCCESS", "WINDOW", "LONGEST", "TOOK", "LONGEST", "SIZE")
+    print_table(
+        titles,
+        [
+            (
+                unit.unit,
+                str(unit.runs),
+                str(unit.failures),
+                # Never rounded up to 100 %.
+                f"{int(unit.success_rate * 1000) / 10:.1f} %",
+                _length(unit.window_mean),
+                _length(unit.window_max),
+                _length(unit.seconds_mean),
+                _length(unit.seconds_max),
+                size(unit.size),
+            )
+            for unit in figures
+        ],
+    )
