@@ -17,7 +17,10 @@ class Listener(Protocol):
     """Whoever follows a run: a terminal, a log."""
 
     def say(self, action: str, message: str, **facts: object) -> None:
-        """One event; ``action`` is a stable name, ``message`` a sentence for people."""
+        """One event; ``action`` is a stable name, ``message`` a sentence for people.
+
+        Never raises and never waits: it is called while containers are down.
+        """
 
 
 class House(msgspec.Struct, frozen=True):

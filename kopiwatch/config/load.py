@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,9 +27,11 @@ from kopiwatch.config.setting import (
 from kopiwatch.config.value import Access, Config, LogFormat, LogLevel, Secret
 from kopiwatch.errors import ConfigError
 
+ENVIRONMENT = "environment"
 CONFIG_VARIABLE = "KOPIWATCH_CONFIG"
 DEFAULT_CONFIG = Path("/etc/kopiwatch/config.toml")
 
+_UTC = re.compile(r"(UTC|GMT)[+-]?0{0,2}")
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
 _SECRET_FILES = {f"{setting.key}_file": setting for setting in SETTINGS if setting.secret}
 _KEYS = (*_BY_KEY, *_SECRET_FILES)
@@ -41,14 +45,20 @@ class _Given(msgspec.Struct, frozen=True):
     name: str
 
 
-def load(environ: Mapping[str, str], *, read: Callable[[Path], str] | None = None) -> Config:
+def load(
+    environ: Mapping[str, str],
+    *,
+    read: Callable[[Path], str] | None = None,
+    resolve: Callable[[Path], Path] | None = None,
+) -> Config:
     """The configuration that ``environ`` and the file it names add up to.
 
-    ``read`` returns the text of a file or raises :class:`OSError` or :class:`UnicodeDecodeError`.
+    ``read`` returns the text of a file or raises :class:`OSError` or :class:`UnicodeDecodeError`;
+    ``resolve`` follows the links of a path.
     Raises one :class:`ConfigError` that lists every problem, each with its place, its name, the
     reason and the nearest valid name; no secret is ever part of it.
     """
-    loader = _Loader(environ, read or _read)
+    loader = _Loader(environ, read or _read, resolve or Path.resolve)
     config = loader.config()
     if loader.problems:
         count = len(loader.problems)
@@ -67,9 +77,15 @@ def _read(path: Path) -> str:
 class _Loader:
     """Collects values and problems; nothing it meets makes it stop early."""
 
-    def __init__(self, environ: Mapping[str, str], read: Callable[[Path], str]) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        read: Callable[[Path], str],
+        resolve: Callable[[Path], Path],
+    ) -> None:
         self.environ = environ
         self.read = read
+        self.resolve = resolve
         self.problems: list[str] = []
 
     def complain(self, where: str, name: str, reason: str) -> None:
@@ -102,7 +118,8 @@ class _Loader:
             access=cast("Access", good.get("access", default.access)),
             worker_image=good.get("worker_image", default.worker_image),
             schedule=good.get("schedule", default.schedule),
-            timezone=self.environ.get("TZ", "").removeprefix(":"),
+            schedule_origin=_origin(given.get("schedule")) or default.schedule_origin,
+            timezone=self.timezone(),
             forget_after=duration_of(good.get("forget_after", "")),
             listen=read_listen(good.get("listen", "")),
             metrics_user=good.get("metrics_user", ""),
@@ -142,8 +159,20 @@ class _Loader:
         value = self.environ.get("DOCKER_HOST", "")
         fault = fault_of_docker(value) if value else ""
         if fault:
-            self.complain("environment", "DOCKER_HOST", fault)
+            self.complain(ENVIRONMENT, "DOCKER_HOST", fault)
         return value
+
+    def timezone(self) -> str:
+        """``TZ`` as the name of a zone, where it can be told; else as it stands there.
+
+        The C library also takes a path, and ``UTC0`` is how scripts write UTC. Whether what is left
+        is a zone is asked where it is used: ``TZ`` is not ours alone.
+        """
+        value = self.environ.get("TZ", "").strip().removeprefix(":")
+        if value.startswith("/"):
+            with suppress(OSError, RuntimeError):  # links in a circle: it stays as it stands
+                value = str(self.resolve(Path(value))).rpartition("/zoneinfo/")[2]
+        return "UTC" if _UTC.fullmatch(value) else value
 
     def secret(self, key: str, given: Mapping[str, _Given]) -> Secret | None:
         """The secret itself or what stands in its file, without the line's end."""
@@ -188,10 +217,10 @@ class _Loader:
             if foreign or not name.startswith(PREFIX):
                 continue
             if name in by_variable:
-                given[by_variable[name]] = _Given(value, "environment", name)
+                given[by_variable[name]] = _Given(value, ENVIRONMENT, name)
             elif name != CONFIG_VARIABLE:
                 near = nearest(name, [*by_variable, CONFIG_VARIABLE], cutoff=0.8)
-                self.complain("environment", name, _unknown(near))
+                self.complain(ENVIRONMENT, name, _unknown(near))
         return given
 
     def from_file(self) -> tuple[dict[str, _Given], dict[str, dict[str, str]]]:
@@ -199,9 +228,9 @@ class _Loader:
         named = self.environ.get(CONFIG_VARIABLE)
         path = DEFAULT_CONFIG if named is None else Path(named)
         if named is not None and not named.startswith("/"):
-            self.complain("environment", CONFIG_VARIABLE, "is not an absolute path")
+            self.complain(ENVIRONMENT, CONFIG_VARIABLE, "is not an absolute path")
             return {}, {}
-        where, name = (str(path), "it") if named is None else ("environment", CONFIG_VARIABLE)
+        where, name = (str(path), "it") if named is None else (ENVIRONMENT, CONFIG_VARIABLE)
         text = self.text_of(path, where, name, optional=named is None)
         try:
             document = tomllib.loads(text or "")
@@ -251,6 +280,12 @@ class _Loader:
                 else:
                     profile[label] = text
         return profiles
+
+
+def _origin(item: _Given | None) -> str:
+    if item is None:
+        return ""
+    return f"environment {item.name}" if item.where == ENVIRONMENT else f"file {item.where}"
 
 
 def _path(value: str | None) -> Path | None:

@@ -22,6 +22,11 @@ Give one of the two.
 |---|---|---|---|
 """
 
+_TZ = (
+    "| `TZ` |  | `UTC` | The time zone of schedules without `kopi.timezone`, by its name"
+    " (`Europe/Berlin`). A value that names none (`CET-1CEST`) is an error where it is needed. |\n"
+)
+
 _OUTRO = """
 ⏳ marks what this version does not support yet. `KOPIWATCH_DEMO_*`, `KOPIWATCH_TEST_*`,
 `KOPIWATCH_PYTHON` and `KOPIWATCH_NO_INSTALL` belong to the scripts and tests and are ignored.
@@ -54,6 +59,7 @@ def render() -> str:
         keys = ", ".join(f"`{key}`" for _, key in names)
         text = setting.text if setting.supported else f"⏳ {setting.text}"
         rows.append(f"| {variables} | {keys} | {setting.default} | {text} |\n")
+    rows.append(_TZ)
     return _INTRO + "".join(rows) + _OUTRO
 
 

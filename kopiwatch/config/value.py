@@ -59,7 +59,8 @@ class Config(msgspec.Struct, frozen=True):
     ``kopia`` is the program as configured, a name or a path.
 
     ``schedule`` and ``timezone`` (from ``TZ``) hold where no label says otherwise; they are texts
-    as a label would hold them, empty where nothing was given. ``forget_after`` None means that a
+    as a label would hold them, empty where nothing was given; ``schedule_origin`` is where it
+    stands (``environment KOPIWATCH_SCHEDULE``, ``file PATH``). ``forget_after`` None means that a
     vanished unit is watched until it is forgotten.
     ``listen`` None means the usual place: all addresses in a container, loopback on a host.
     ``metrics_user`` with ``metrics_password``, or ``metrics_token``, are asked for by the exporter
@@ -77,6 +78,7 @@ class Config(msgspec.Struct, frozen=True):
     access: Access = "auto"
     worker_image: str = ""
     schedule: str = ""
+    schedule_origin: str = "environment KOPIWATCH_SCHEDULE"
     timezone: str = ""
     forget_after: timedelta | None = None
     listen: Listen | None = None
@@ -91,9 +93,9 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def defaults(self) -> dict[str, tuple[str, str]]:
-        """What stands for a missing label: by label the text, and the variable that gave it."""
+        """What stands for a missing label: by label the text, and where it was given."""
         given = {
-            "kopi.schedule": (self.schedule, "KOPIWATCH_SCHEDULE"),
-            "kopi.timezone": (self.timezone, "TZ"),
+            "kopi.schedule": (self.schedule, self.schedule_origin),
+            "kopi.timezone": (self.timezone, "environment TZ"),
         }
         return {label: value for label, value in given.items() if value[0]}

@@ -86,7 +86,16 @@ async def _opened(
             raise ConfigError(
                 f"the history in the state folder cannot be used: {error.message}", hint=error.hint
             ) from error
-        history = opened.history
+        desk = Desk(
+            config,
+            state,
+            identity,
+            opened.history,
+            fresh=opened.fresh or opened.set_aside is not None,
+            listener=log,
+            clock=clock,
+            random=random,
+        )
         try:
             log.say("start", f"kopiwatch {__version__} starts", state=str(state.path))
             if opened.set_aside is not None:
@@ -96,21 +105,11 @@ async def _opened(
                     "the repository",
                     level="error",
                 )
-            desk = Desk(
-                config,
-                state,
-                identity,
-                history,
-                fresh=opened.fresh,
-                listener=log,
-                clock=clock,
-                random=random,
-            )
             await desk.ledger.refresh()
             yield desk
         finally:
             with anyio.CancelScope(shield=True):
-                await history.close()
+                await desk.ledger.close()
     finally:
         lock.release()
 
@@ -135,7 +134,7 @@ class Daemon:
             token=config.metrics_token,
             cert=config.tls_cert,
             key=config.tls_key,
-            ready=lambda: desk.unready,
+            ready=self._unready,
         )
         self.watcher = Watcher(
             lambda: wiring.engine(desk.config),
@@ -151,6 +150,10 @@ class Daemon:
         self._signals = 0
         self._leave = anyio.Event()
         self._hurry = anyio.Event()
+
+    def _unready(self) -> str:
+        """Why /metrics cannot be trusted yet; empty if it can."""
+        return self.desk.unready or ("" if self.exposition.seeded else "not shown yet")
 
     async def run(self) -> int:
         """Serve, watch, plan and work until a signal; then leave in order."""
@@ -168,6 +171,7 @@ class Daemon:
                     self._tick,
                     self.watcher.run,
                     self.planner.run,
+                    self.executor.phases.run,
                     self._measure_lag,
                 ):
                     tasks.start_soon(loop)

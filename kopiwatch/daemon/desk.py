@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from kopiwatch.backup.house import Listener
-from kopiwatch.backup.result import Phase, RunResult
+from kopiwatch.backup.result import RunResult
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.bell import Bell
 from kopiwatch.clock import Clock
@@ -17,13 +17,14 @@ from kopiwatch.config import Config
 from kopiwatch.daemon.job import Jobs
 from kopiwatch.daemon.ledger import Ledger
 from kopiwatch.daemon.probe import Found, Holdings, backend_of
-from kopiwatch.errors import KopiwatchError, NotConnected, RepositoryNotFound
+from kopiwatch.errors import HistoryError, KopiwatchError, NotConnected, RepositoryNotFound
 from kopiwatch.report.board import Histogram, Queued, RepositoryBoard
 from kopiwatch.report.history import History
 from kopiwatch.report.summary import level_of, summary
 from kopiwatch.units.group import Discovery
 from kopiwatch.watch.breaker import Breaker
 from kopiwatch.watch.queue import Queue
+from kopiwatch.words import counted
 
 
 class Desk:
@@ -32,8 +33,9 @@ class Desk:
     ``found`` is None until the first list of containers. ``settled`` says that what an earlier life
     left has been dealt with, ``seeded`` that the history knows what the repository knows.
     ``lock_held`` says that a run or a restore is alive, ours or another process's.
-    ``connected`` says that Docker's events flow. ``running`` is the run of just now and ``phase``
-    where it is. ``work`` wakes the executor, ``plan`` the planner, ``show`` the publisher.
+    ``connected`` says that Docker's events flow. ``running`` is the run of just now.
+    ``work`` wakes the executor, ``plan`` the planner, ``show`` the publisher, ``write`` the writer
+    of phases.
     """
 
     def __init__(
@@ -51,11 +53,11 @@ class Desk:
         self.config = config
         self.state = state
         self.identity = identity
-        self.history = history
         self.listener = listener
         self.clock = clock
-        self.work, self.plan, self.show = Bell(clock), Bell(clock), Bell(clock)
-        self.ledger = Ledger(history, listener, clock, self.changed)
+        self.work, self.plan = Bell(clock), Bell(clock)
+        self.show, self.write = Bell(clock), Bell(clock)
+        self.ledger = Ledger(history, state.path, listener, clock, self.changed)
         self.queue = Queue(random=random)
         self.breaker = Breaker(random=random)
         self.jobs = Jobs()
@@ -63,12 +65,12 @@ class Desk:
         self.connected = False
         self.settled = False
         self.seeded = not fresh
+        self._merged = False
         self.stopping = False
         self.lock_held = False
         self.kopia_version = ""
         self.revision = os.environ.get("KOPIWATCH_REVISION", "")
         self.running: Queued | None = None
-        self.phase: Phase = "wait"
         self.left_stopped: dict[str, tuple[str, ...]] = {}
         self.holdings: dict[str, Holdings] | None = None
         self.repository = RepositoryBoard(backend=backend_of(config))
@@ -156,8 +158,7 @@ class Desk:
             self.said_well("repository", "the repository answers again")
             self.holdings = found.holdings
             self.breaker.succeeded()
-            if not self.seeded:
-                await self._seed(found)
+            await self._seed(found)
         else:
             self.repository_failures["probe"] += 1
             self.say_once("repository", error)
@@ -176,13 +177,18 @@ class Desk:
         self.plan.ring()
 
     async def _seed(self, found: Found) -> None:
-        """A new or lost history learns from the repository what there is."""
-        done = await self.history.rebuild(found.runs)
-        await self.ledger.refresh()
+        """Once in a life: a new, lost or poor history learns from the repository what there is."""
+        if self._merged and not self.ledger.poor:
+            return
+        try:
+            done = await self.ledger.rebuild(found.runs)
+        except HistoryError as error:
+            self.say_once("history", error)
+            return
+        self._merged = True
         self.seeded = True
         if done.added:
             self.listener.say(
                 "rebuilt",
-                f"the history was rebuilt from {done.added} restore points of "
-                f"{len(done.units)} units",
+                f"the history learned of {counted(done.added, 'run')} from the repository",
             )

@@ -15,7 +15,7 @@ from kopiwatch import wiring
 from kopiwatch.backup.result import RunResult
 from kopiwatch.backup.settle import readable
 from kopiwatch.daemon.desk import Desk
-from kopiwatch.daemon.phase_writer import PhaseWriter
+from kopiwatch.daemon.phase_writer import Heard, PhaseWriter
 from kopiwatch.daemon.probe import Found, probe
 from kopiwatch.daemon.tee import Tee
 from kopiwatch.errors import (
@@ -42,6 +42,7 @@ class Executor:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        self.phases = PhaseWriter(desk)
         self.attempt: Attempt | None = None
         self.scope: anyio.CancelScope | None = None
         self._probe_at: datetime | None = None
@@ -134,7 +135,7 @@ class Executor:
     async def _back_up(self, ask: Ask) -> None:
         """One run of one unit, to its end; a retry or the breaker follows from its result."""
         desk = self.desk
-        order = Order(ask.unit, ask.trigger, ask.due if ask.trigger != "command" else None)
+        order = Order(ask.unit, ask.trigger, ask.serves)
         jobs = desk.jobs.of(ask.unit)
         desk.running = Queued(ask.unit, ask.due, ask.since, ask.trigger, ask.priority)
         desk.changed()
@@ -162,8 +163,8 @@ class Executor:
             async with (
                 wiring.docker(desk.config) as where,
                 self._lock(f"run: backup {order.unit}"),
-                PhaseWriter(desk, order.unit, listener) as heard,
             ):
+                heard = Heard(self.phases, order.unit, listener)
                 await wiring.replay(where.engine, desk.state, desk.identity, desk.listener)
                 try:
                     house = await wiring.house(

@@ -88,8 +88,11 @@ class Job:
             send.close()
 
     def _tell(self, news: News) -> None:
-        for follower in self._followers:
-            follower.send_nowait(news)
+        for follower in tuple(self._followers):
+            try:
+                follower.send_nowait(news)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                self._followers.remove(follower)  # it left; a run never breaks for that
 
 
 class Jobs:

@@ -7,18 +7,25 @@ change happens in memory at once; for the history it waits in line until the dis
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
 from kopiwatch.backup.house import Listener
 from kopiwatch.backup.result import Phase, RunResult
 from kopiwatch.clock import Clock
-from kopiwatch.errors import HistoryError
+from kopiwatch.errors import HistoryDamaged, HistoryError
 from kopiwatch.report.board import LastRun
 from kopiwatch.report.history import History
-from kopiwatch.report.history_record import UnitRecord, UnitSeen, last_run
+from kopiwatch.report.history_record import (
+    RebuildResult,
+    RebuiltRun,
+    UnitRecord,
+    UnitSeen,
+    last_run,
+)
 from kopiwatch.wiring.attempt import Order
 
 WAITING_LIMIT = 10_000
@@ -31,18 +38,27 @@ class Ledger:
     """The records of all units that are not forgotten. Never raises because of the disk.
 
     ``failures`` counts writes that the disk refused; ``trouble`` says why, empty while all is well.
+    ``poor`` says that the file had to be begun anew: the repository must tell what it can.
     """
 
     def __init__(
-        self, history: History, listener: Listener, clock: Clock, changed: Callable[[], None]
+        self,
+        history: History,
+        folder: Path,
+        listener: Listener,
+        clock: Clock,
+        changed: Callable[[], None],
     ) -> None:
         self._history = history
+        self._folder = folder
         self._listener = listener
         self._clock = clock
         self._changed = changed
         self._waiting: deque[Write] = deque(maxlen=WAITING_LIMIT)
         self._writing = False
         self._version = -1
+        self._damaged = False
+        self.poor = False
         self.records: dict[str, UnitRecord] = {}
         self.failures = 0
         self.trouble = ""
@@ -52,6 +68,8 @@ class Ledger:
 
         While changes of ours wait for the disk, memory knows better, and they are tried again.
         """
+        if self._damaged:
+            await self._open_again()
         await self._drain()
         if self._waiting:
             return False
@@ -66,6 +84,39 @@ class Ledger:
             return False
         self._changed()
         return True
+
+    async def rebuild(self, runs: Iterable[RebuiltRun]) -> RebuildResult:
+        """Let the history learn from the repository. Raises HistoryError."""
+        done = await self._history.rebuild(runs)
+        self.poor = False
+        await self.reload()
+        return done
+
+    async def close(self) -> None:
+        """Close the history's file."""
+        await self._history.close()
+
+    async def _open_again(self) -> None:
+        """The file was damaged or replaced under us: a new one is begun, and said."""
+        try:
+            await self._history.close()
+            opened = await History.open(self._folder, clock=self._clock)
+        except HistoryError as error:
+            self._failed(error)
+            return
+        self._history, self._damaged, self._version = opened.history, False, -1
+        self.poor = opened.fresh or opened.set_aside is not None
+        self._listener.say(
+            "history",
+            "the history was damaged and is opened again"
+            + (f"; the old one is kept as {opened.set_aside}" if opened.set_aside else ""),
+            level="error",
+        )
+
+    async def reload(self) -> bool:
+        """Read it all again: SQLite tells of other processes' writes only, not of our own."""
+        self._version = -1
+        return await self.refresh()
 
     async def begin(self, run: str, order: Order, began: datetime) -> None:
         """A run begins; its due time is served, however it ends."""
@@ -141,8 +192,7 @@ class Ledger:
     async def interrupted(self) -> None:
         """Nothing runs: we hold the run lock. What still stands as running has died."""
         await self._write(lambda: self._history.interrupted(()))
-        self._version = -1
-        await self.refresh()
+        await self.reload()
 
     def _record(self, unit: str, now: datetime) -> UnitRecord:
         return self.records.get(unit) or UnitRecord(unit, first_seen=now)
@@ -178,6 +228,7 @@ class Ledger:
 
     def _failed(self, error: HistoryError) -> None:
         self.failures += 1
+        self._damaged = self._damaged or isinstance(error, HistoryDamaged)
         if not self.trouble:
             self._listener.say(
                 "history",

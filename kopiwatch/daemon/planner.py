@@ -8,7 +8,7 @@ import msgspec
 
 from kopiwatch.daemon.census import standings
 from kopiwatch.daemon.desk import Desk
-from kopiwatch.watch.agenda import Run, Skip, Standing, Wait, decide
+from kopiwatch.watch.agenda import WRONG_CLOCK, Run, Skip, Standing, Wait, decide
 from kopiwatch.watch.queue import Ask
 
 LOOK_SECONDS = 15.0
@@ -24,6 +24,7 @@ class Planner:
         self._desk = desk
         self._standings: dict[str, Standing] = {}
         self._until: dict[str, datetime | None] = {}
+        self._decided: dict[str, datetime] = {}
         self.last_tick: datetime | None = None
 
     def next_run(self, unit: str) -> datetime | None:
@@ -42,6 +43,7 @@ class Planner:
         now = desk.clock.now()
         if self.last_tick is not None and now < self.last_tick - STEP_BACK:
             self._until.clear()  # the clock was set back: every plan is made anew
+            self._decided = {k: due for k, due in self._decided.items() if due <= now + WRONG_CLOCK}
         self.last_tick = now
         if desk.found is None or not desk.ready or desk.stopping:
             return LOOK_SECONDS
@@ -49,7 +51,9 @@ class Planner:
         invalid = {unit.name for unit in desk.found.units if not unit.valid}
         for name in self._until.keys() - fresh.keys():
             del self._until[name]
-            desk.queue.drop(name)
+            self._decided.pop(name, None)
+            if not desk.jobs.of(name):  # whoever follows a command hears from its run
+                desk.queue.drop(name)
         for name, standing in fresh.items():
             if not self._asks_again(name, standing, now):
                 continue
@@ -69,6 +73,9 @@ class Planner:
     async def _decide(self, standing: Standing, now: datetime, *, invalid: bool) -> datetime | None:
         """Act on one unit; returns until when it needs no other look."""
         desk = self._desk
+        decided = self._decided.get(standing.unit)
+        if decided is not None and (standing.served is None or standing.served < decided):
+            standing = msgspec.structs.replace(standing, served=decided)
         decision = decide(standing, now)
         while not isinstance(decision, Wait):
             reason = "labels" if invalid else "missed" if isinstance(decision, Skip) else ""
@@ -86,7 +93,8 @@ class Planner:
                         "making up for it",
                         unit=standing.unit,
                     )
-            # The queue remembers it from here on; the ledger when its run begins.
+            # The ledger remembers it when its run begins, which may have to wait for the run lock.
+            self._decided[standing.unit] = decision.due
             standing = msgspec.structs.replace(standing, served=decision.due)
             decision = decide(standing, now)
         return decision.until

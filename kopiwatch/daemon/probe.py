@@ -44,7 +44,9 @@ class Found(msgspec.Struct, frozen=True):
     @property
     def runs(self) -> tuple[RebuiltRun, ...]:
         """The points as the runs that made them, for a history that lost them."""
-        return tuple(rebuilt(point) for point in self.points if point.run)
+        # What is not judged yet may be alive.
+        judged = (point for point in self.points if point.run and point.state != "unfinished")
+        return tuple(rebuilt(point) for point in judged)
 
 
 def rebuilt(point: Point) -> RebuiltRun:

@@ -21,10 +21,10 @@ from kopiwatch.report.family import (
 
 STATES: tuple[UnitState, ...] = get_args(UnitState)
 PHASES: tuple[Phase, ...] = get_args(Phase)
-SKIP_REASONS = ("busy-error", "gone", "labels")
+SKIP_REASONS = ("engine-refused", "engine-unreachable", "gone", "labels", "missed")
 EVENT_ACTIONS = ("create", "start", "die", "destroy", "remove", "rename", "update")
-RESYNC_REASONS = ("connect", "event", "interval")
-DOCKER_OPERATIONS = ("events", "list")
+RESYNC_REASONS = ("connect", "event", "idle", "interval")
+DOCKER_OPERATIONS = ("list",)
 REPOSITORY_OPERATIONS = ("probe",)
 # A counter that is first seen at 1 has no increase for Prometheus, and no alert fires: what may be
 # counted one day stands there from the start. Other values appear when they come.

@@ -6,7 +6,7 @@ without ``_total`` and knows infos.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from kopiwatch.report.board import BUCKETS, Board, Histogram, UnitBoard
 from kopiwatch.report.family import (
@@ -64,26 +64,24 @@ def head_of(name: str, kind: str, text: str, *, openmetrics: bool) -> str:
     return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
 
 
-def unit_block(
-    family: UnitFamily | UnitSeries, units: Mapping[str, UnitBoard], *, openmetrics: bool
-) -> str:
-    """The family with its samples of all units (by their labels); empty if there are none."""
+def unit_samples(family: UnitFamily | UnitSeries, units: Iterable[tuple[str, UnitBoard]]) -> str:
+    """The family's samples of these units (each with its label), without the head."""
     name = family.full_name
     if isinstance(family, UnitFamily):
         value = family.value
         lines = [
             f"{name}{{{label}}} {figure!r}\n"
-            for label, unit in units.items()
+            for label, unit in units
             if (figure := value(unit)) is not None
         ]
     else:
         rest = family.labels[1:]
         lines = [
             f"{name}{{{label},{labelled(rest, values)}}} {figure!r}\n"
-            for label, unit in units.items()
+            for label, unit in units
             for values, figure in family.values(unit)
         ]
-    return head(family, openmetrics=openmetrics) + "".join(lines) if lines else ""
+    return "".join(lines)
 
 
 def house_block(family: HouseFamily | HouseHistogram, board: Board, *, openmetrics: bool) -> str:

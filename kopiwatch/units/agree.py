@@ -7,26 +7,32 @@ from typing import Any
 
 import msgspec
 
+from kopiwatch.units.default import Defaults, matters, read_default
 from kopiwatch.units.label import find
 from kopiwatch.units.parse import Given, Labelled
 from kopiwatch.units.profile import RANK_LABEL
 from kopiwatch.units.setting import UnitSettings
 from kopiwatch.units.unit import Effective, Problem
+from kopiwatch.units.value import Bad
 
 
 class Agreement(msgspec.Struct, frozen=True):
-    """What the members say for their unit; ``said_by`` holds, by label, who and the value."""
+    """What the members say for their unit; ``said_by`` holds, by label, who and the value.
+
+    Nobody (empty) says what comes from the defaults.
+    """
 
     settings: UnitSettings
     said_by: dict[str, tuple[str, Given]]
     problems: tuple[Problem, ...]
 
 
-def agree(members: Sequence[Labelled]) -> Agreement:
+def agree(members: Sequence[Labelled], defaults: Defaults) -> Agreement:
     """The unit-wide settings of ``members``, which are ordered by name.
 
     A label on any member wins over profiles, a named profile over the default one; only those who
-    speak equally loud are compared, by value and not by spelling (``60m`` is ``1h``).
+    speak equally loud are compared, by value and not by spelling (``60m`` is ``1h``). ``defaults``
+    hold where no member says anything.
     """
     fields: dict[str, Any] = {}
     said_by: dict[str, tuple[str, Given]] = {}
@@ -40,6 +46,15 @@ def agree(members: Sequence[Labelled]) -> Agreement:
         said_by[label] = voices[0]
         if row is not None and row.field:
             fields[row.field] = voices[0][1].value
+    for label in sorted(defaults.keys() - said_by.keys()):
+        row, found = find(label), read_default(label, defaults)
+        if isinstance(found, Bad) and matters(label, fields):
+            name, text = members[0].container.name, defaults[label][0]
+            problems.append(Problem(name, label, text, found.reason, found.suggestion))
+        elif not isinstance(found, Bad):
+            said_by[label] = ("", found)
+            if row is not None and row.field:
+                fields[row.field] = found.value
     return Agreement(UnitSettings(**fields), said_by, tuple(problems))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -11,9 +11,10 @@ from kopiwatch.config import NAME, NAME_LIMIT
 from kopiwatch.units.agree import agree, spread
 from kopiwatch.units.container import Container
 from kopiwatch.units.coverage import cover
+from kopiwatch.units.default import Defaults
 from kopiwatch.units.dependency import Network, network
 from kopiwatch.units.order import plan_in
-from kopiwatch.units.parse import Labelled, default_layers, parse
+from kopiwatch.units.parse import Labelled, parse
 from kopiwatch.units.profile import Profiles
 from kopiwatch.units.refusal import NOTHING_REFUSED, RefusedPaths
 from kopiwatch.units.unit import Member, Origin, Problem, Unit
@@ -67,15 +68,14 @@ def discover(
     profiles: Profiles | None = None,
     self_id: str = "",
     refused: RefusedPaths = NOTHING_REFUSED,
-    defaults: Mapping[str, tuple[str, str]] | None = None,
+    defaults: Defaults | None = None,
 ) -> Discovery:
     """The units among ``containers``, which are all of the host; independent of their order.
 
     ``self_id`` is our own container's id, empty outside one. ``refused`` are our own places.
-    ``defaults`` are what variables say for all, by label: the text, and the variable's name.
+    ``defaults`` are what the configuration says for units that say nothing.
     Never raises: what is wrong stands on the unit that it disables.
     """
-    layers = default_layers(defaults or {})
     rows = sorted(containers, key=lambda row: (row.name, row.id))
     host = network(rows)
     claims: dict[str, list[tuple[Labelled, _Claim]]] = defaultdict(list)
@@ -83,14 +83,17 @@ def discover(
     for row in rows:
         if row.oneoff or row.worker:
             continue
-        labelled = parse(row, profiles, layers)
+        labelled = parse(row, profiles)
         reason = _why_ignored(labelled, self_id)
         if reason:
             ignored.append(Ignored(row.name, labelled.ours, reason))
         elif labelled.standing == "member" and labelled.instance in ("", instance):
             claim = _claim(labelled)
             claims[claim.name].append((labelled, claim))
-    units = [_unit(name, group, host, self_id, refused) for name, group in claims.items()]
+    units = [
+        _unit(name, group, host, self_id=self_id, refused=refused, defaults=defaults or {})
+        for name, group in claims.items()
+    ]
     return Discovery(tuple(sorted(units, key=lambda unit: unit.name)), tuple(sorted(ignored)))
 
 
@@ -125,12 +128,14 @@ def _unit(
     name: str,
     group: Sequence[tuple[Labelled, _Claim]],
     host: Network,
+    *,
     self_id: str,
     refused: RefusedPaths,
+    defaults: Defaults,
 ) -> Unit:
     labelled = [member for member, _ in group]
     claims = [claim for _, claim in group]
-    agreement = agree(labelled)
+    agreement = agree(labelled, defaults)
     members = tuple(
         Member(member.container, member.settings, spread(member, agreement)) for member in labelled
     )

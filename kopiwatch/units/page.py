@@ -55,6 +55,37 @@ label for the whole unit, whichever member carries it (members that disagree are
 
 """
 
+_SCHEDULES = """
+## Schedules
+
+| Schedule | Due |
+|---|---|
+| `30 2 * * mon-fri` | cron: minute, hour, day of month, month, day of week (0 and 7 are Sunday). \
+Lists, ranges, steps and English names (`jan`, `mon`) as usual; if both days are given, either \
+suffices. Five fields: there are no seconds. |
+| `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly` | at the full hour; at midnight; on \
+Sunday, on the first day of the month or of the year at midnight. `@midnight` is `@daily`, \
+`@annually` is `@yearly`. |
+| `every 6h` | on a fixed grid, counted from 1970-01-01 00:00 UTC whatever the time zone: \
+`every 6h` is 00:00, 06:00, 12:00 and 18:00 UTC, `every 7d` is Thursday, 00:00 UTC. At least `1m`. |
+| `off` | never. Without `kopi.max-age` such a unit has no deadline and is shown as unscheduled. |
+
+**When the clock changes.** A schedule that names hours is due once for each of its times: what the
+clock skips in spring is due as soon as it has jumped (`30 2 * * *` and `*/20 2 * * *` in Berlin at
+03:00, once), and what it shows twice in autumn is due the first time only. A schedule of every hour
+(`15 * * * *`) goes on at its pace.
+
+**When a run was missed**, because the machine slept or kopiwatch did not run, it is made up for
+once, however many there were: with `kopi.catch-up: "true"` at once, with hours (`"22:00-06:00"`, in
+the unit's time zone) within these, with `"false"` not at all. A run counts as missed when it is
+noticed more than 10 minutes after its time. A new unit waits for its first due time.
+
+**When a unit is overdue.** `kopi.max-age` says how old its newest complete restore point may
+become. Without it that is the first due time after that point, plus half of the way from the point
+to it, but at least 2 hours: a unit of `0 2 * * *`, backed up at 02:00, is overdue at 14:00 of the
+next day. A unit that was never backed up counts from when it was first seen.
+"""
+
 _PROFILES = """
 ## Profiles
 
@@ -81,7 +112,7 @@ profile says there and returns to the default. `kopi.enable`, `kopi.unit`, `kopi
 def render() -> str:
     """The whole page, as text."""
     head = "| Label | Value | Default | For | Meaning |\n|---|---|---|---|---|\n"
-    return _INTRO + head + "".join(_row(label) for label in LABELS) + _PROFILES
+    return _INTRO + head + "".join(_row(label) for label in LABELS) + _SCHEDULES + _PROFILES
 
 
 def _row(label: Label) -> str:

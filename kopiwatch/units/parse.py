@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +17,7 @@ from kopiwatch.units.label import (
     lookalike,
     nearest_name,
 )
-from kopiwatch.units.profile import RANK_ENVIRONMENT, RANK_LABEL, Layer, Profiles, layers
+from kopiwatch.units.profile import RANK_LABEL, Layer, Profiles, layers
 from kopiwatch.units.setting import MemberSettings
 from kopiwatch.units.table import LABELS, Label
 from kopiwatch.units.unit import Effective, Problem
@@ -44,7 +44,7 @@ class Given(msgspec.Struct, frozen=True):
 
     @property
     def origin(self) -> str:
-        """``label``, ``profile NAME`` or ``environment VARIABLE``."""
+        """``label``, ``profile NAME``, ``environment VARIABLE`` or ``file PATH``."""
         return self.layer.origin
 
 
@@ -70,12 +70,8 @@ class Labelled(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...] = ()
 
 
-def parse(
-    container: Container, profiles: Profiles | None = None, defaults: Sequence[Layer] = ()
-) -> Labelled:
+def parse(container: Container, profiles: Profiles | None = None) -> Labelled:
     """Everything the labels of ``container`` say, with the profiles they name.
-
-    ``defaults`` are what the environment says for all, see :func:`default_layers`.
 
     Never raises. The result does not depend on the order of the labels. A value that is not
     understood leaves the default in the settings *and* a problem, so that the unit is disabled.
@@ -90,7 +86,7 @@ def parse(
     standing = _standing(container.labels, names, imitations)
     if standing != "member":
         return Labelled(container, standing, ours=ours)
-    return _Reading(container, profiles or {}, defaults).result(ours, imitations)
+    return _Reading(container, profiles or {}).result(ours, imitations)
 
 
 def check_profiles(profiles: Profiles) -> tuple[Problem, ...]:
@@ -101,22 +97,6 @@ def check_profiles(profiles: Profiles) -> tuple[Problem, ...]:
         reading.apply(Layer("label", RANK_LABEL, texts), in_profile=True)
         problems += reading.problems
     return tuple(sorted(set(problems)))
-
-
-def default_layers(texts: Mapping[str, tuple[str, str]]) -> tuple[Layer, ...]:
-    """The defaults that variables give: by label the text, and the variable it stands in."""
-    return tuple(
-        Layer(f"environment {variable}", RANK_ENVIRONMENT, {label: text})
-        for label, (text, variable) in sorted(texts.items())
-    )
-
-
-def check_defaults(texts: Mapping[str, tuple[str, str]]) -> tuple[Problem, ...]:
-    """What is wrong with these defaults, whether or not a container uses them."""
-    reading = _Reading(Container(id="", name="environment"), {})
-    for layer in default_layers(texts):
-        reading.apply(layer, in_profile=True)
-    return tuple(sorted(set(reading.problems)))
 
 
 def _standing(
@@ -137,13 +117,9 @@ def _standing(
 class _Reading:
     """One container being read; collects values and problems."""
 
-    def __init__(
-        self, container: Container, profiles: Profiles, defaults: Sequence[Layer] = ()
-    ) -> None:
+    def __init__(self, container: Container, profiles: Profiles) -> None:
         self.container = container
         self.profiles = profiles
-        self.defaults = defaults
-        self.fallback: dict[str, Given] = {}
         self.given: dict[str, Given] = {}
         self.dropped: set[str] = set()
         self.problems: list[Problem] = []
@@ -164,9 +140,6 @@ class _Reading:
         own = Layer(
             "label", RANK_LABEL, {n: text for n, text in labels.items() if n.startswith(PREFIX)}
         )
-        for layer in self.defaults:
-            self.apply(layer, in_profile=True)
-        self.fallback = dict(self.given)
         for layer in self.profile_layers(own):
             self.apply(layer, in_profile=True)
         self.apply(own, in_profile=False)
@@ -217,8 +190,6 @@ class _Reading:
             elif row.shareable and text.strip() == DROP:
                 self.given.pop(name, None)
                 self.dropped.add(name)
-                if name in self.fallback:
-                    self.given[name] = self.fallback[name]
             else:
                 self.take(name, row, text, layer, said)
 

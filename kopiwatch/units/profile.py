@@ -17,9 +17,9 @@ Profiles = Mapping[str, Mapping[str, str]]
 class Layer(msgspec.Struct, frozen=True):
     """Label texts from one place. A higher ``rank`` speaks louder than a lower one.
 
-    ``origin`` is ``label``, ``profile NAME`` or ``environment VARIABLE``; the ranks are those of
-    :data:`RANK_DEFAULT` and its neighbours, and members of a unit are compared only within the
-    highest rank given.
+    ``origin`` is ``label``, ``profile NAME``, ``environment VARIABLE`` or ``file PATH``; the ranks
+    are those of :data:`RANK_DEFAULT` and its neighbours, and members of a unit are compared only
+    within the highest rank given.
     """
 
     origin: str
@@ -27,7 +27,7 @@ class Layer(msgspec.Struct, frozen=True):
     texts: Mapping[str, str]
 
 
-RANK_ENVIRONMENT, RANK_DEFAULT, RANK_PROFILE, RANK_LABEL = 0, 1, 2, 3
+RANK_SETTING, RANK_DEFAULT, RANK_PROFILE, RANK_LABEL = 0, 1, 2, 3
 
 
 def layers(wanted: Iterable[str], profiles: Profiles) -> tuple[tuple[Layer, ...], list[str]]:

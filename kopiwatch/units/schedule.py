@@ -38,7 +38,8 @@ class Schedule(msgspec.Struct, frozen=True):
     """A schedule: five fields of cron, an interval, or neither: off.
 
     Intervals lie on a fixed grid that begins with 1970 in UTC, so they need no memory: ``every 6h``
-    is 00:00, 06:00, 12:00 and 18:00 UTC. ``text`` is what somebody wrote, blanks made single.
+    is 00:00, 06:00, 12:00 and 18:00 UTC. ``text`` is what somebody wrote, blanks made single. Two
+    are equal if they mean the same: ``@daily`` is ``0 0 * * *``.
     """
 
     text: str
@@ -52,6 +53,16 @@ class Schedule(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return self.text
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Schedule)
+            and self.cron.lower() == other.cron.lower()
+            and self.interval == other.interval
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.cron.lower(), self.interval))
 
 
 OFF = Schedule("off")
@@ -82,14 +93,16 @@ def read_schedule(text: str) -> Schedule | Bad:
 
 def _read_cron(text: str) -> Schedule | Bad:
     fields = text.split()
+    if len(fields) == len(_FIELDS) + 1 and isinstance(_read_cron(" ".join(fields[1:])), Schedule):
+        reason = "is not a schedule: cron has five fields, here are six; there are no seconds"
+        return Bad(reason, f"did you mean {' '.join(fields[1:])!r}?")
     if len(fields) != len(_FIELDS):
         reason = f"is not a schedule: cron has five fields, here are {len(fields)}"
         return Bad(reason, "such as '0 2 * * *', '@daily' or 'every 6h'")
     for field, (what, low, high, names) in zip(fields, _FIELDS, strict=True):
         for part in field.lower().split(","):
-            if not _fits(part, low, high, names):
-                reason = f"has {field!r} as its {what}, which is not within {low}-{high}"
-                return Bad(reason, "such as '0 2 * * *'")
+            if fault := _fault(part, low, high, names):
+                return Bad(f"has {field!r} as its {what}, which {fault}", "such as '0 2 * * *'")
     cron = " ".join(fields)
     if not _comes(cron):
         return Bad("is never due: there is no such day", "such as '0 2 * * *'")
@@ -104,12 +117,16 @@ def _comes(cron: str) -> bool:
     return True
 
 
-def _fits(part: str, low: int, high: int, names: tuple[str, ...]) -> bool:
+def _fault(part: str, low: int, high: int, names: tuple[str, ...]) -> str:
     match = _PART.fullmatch(part)
     if match is None or (match[1] == "*" and match[2]) or (match[3] and not int(match[3])):
-        return False
+        return "is not understood"
     ends = [_number(end, low, names) for end in (match[1], match[2]) if end and end != "*"]
-    return all(low <= end <= high for end in ends) and ends == sorted(ends)
+    if not all(low <= end <= high for end in ends):
+        return f"is not within {low}-{high}"
+    if ends != sorted(ends):
+        return "goes backwards" + ("; a Sunday at the end is 7" if match[2] == "sun" else "")
+    return ""
 
 
 def _number(word: str, low: int, names: tuple[str, ...]) -> int:

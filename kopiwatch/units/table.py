@@ -115,8 +115,7 @@ LABELS: tuple[Label, ...] = (
         read_schedule,
         "0 2 * * *",
         "unit",
-        "When the unit is backed up. Intervals are counted from midnight UTC: `every 6h` is 00:00,"
-        " 06:00, 12:00 and 18:00 UTC.",
+        "When the unit is backed up; see [Schedules](#schedules).",
         field="schedule",
         variable="KOPIWATCH_SCHEDULE",
     ),
@@ -126,8 +125,7 @@ LABELS: tuple[Label, ...] = (
         read_timezone,
         "UTC",
         "unit",
-        "The time zone of the schedule. A time that the clock skips in spring is due when it has"
-        " jumped; a fixed time (`30 2 * * *`) that comes twice in autumn is due once.",
+        "The time zone of the schedule, by its name (`Europe/Berlin`).",
         field="timezone",
         variable="TZ",
     ),
@@ -137,8 +135,8 @@ LABELS: tuple[Label, ...] = (
         read_duration,
         "from the schedule",
         "unit",
-        "After this long without a complete restore point the unit is overdue. By default from the"
-        " first scheduled time after the newest one, and half of that time (at least 2 h) more.",
+        "After this long without a complete restore point the unit is overdue; see"
+        " [Schedules](#schedules).",
         field="max_age",
     ),
     Label(

@@ -38,7 +38,7 @@ class Effective(msgspec.Struct, frozen=True):
 
     ``value`` is text as somebody wrote it, or the default in words. ``origin`` is ``label``,
     ``label on NAME`` (another member said it for the whole unit), ``profile NAME``,
-    ``environment VARIABLE`` or ``default``.
+    ``environment VARIABLE``, ``file PATH`` (of the configuration) or ``default``.
     """
 
     label: str

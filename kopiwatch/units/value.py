@@ -15,7 +15,7 @@ import msgspec
 
 from kopiwatch.config import NAME, NAME_LIMIT, duration
 from kopiwatch.config import nearest as nearest  # noqa: PLC0414 - the rooms above use it, too
-from kopiwatch.units.zone import zone, zone_names
+from kopiwatch.units.zone import nearest_zone, zone
 
 
 class Bad(msgspec.Struct, frozen=True):
@@ -141,8 +141,8 @@ def read_timezone(text: str) -> str | Bad:
     try:
         zone(text)
     except KeyError:
-        near = nearest(text, zone_names(), cutoff=0.7)
-        return Bad("is not the name of a time zone", _mean(near) or "such as UTC or Europe/Berlin")
+        hint = _mean(nearest_zone(text)) or "such as UTC or Europe/Berlin"
+        return Bad("is not the name of a time zone", hint)
     return text
 
 

@@ -15,7 +15,7 @@ from kopiwatch.units.zone import zone
 LATE = timedelta(minutes=10)
 """A due time that is noticed later than this was missed: we did not run, or the machine slept."""
 WRONG_CLOCK = timedelta(hours=1)
-"""A served time so far ahead was written by a clock that was wrong; small steps back are usual."""
+"""What is known from so far ahead was written by a wrong clock; small steps back are usual."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -87,10 +87,11 @@ def next_run(standing: Standing, now: datetime) -> datetime | None:
 
 def _floor(standing: Standing, now: datetime) -> datetime:
     """Everything up to here is served. A clock that was wrong once must not silence a unit."""
-    served = standing.served
+    first_seen, served = standing.first_seen, standing.served
     if served is not None and served - now > WRONG_CLOCK:
         served = now - LATE
-    first_seen = min(standing.first_seen, now)
+    if first_seen - now > WRONG_CLOCK:
+        return now - LATE if served is None else served
     return first_seen if served is None else max(first_seen, served)
 
 
@@ -103,7 +104,9 @@ def _next_time(at: time, timezone: str, now: datetime) -> datetime:
     """The next moment at which a clock in this zone shows ``at``."""
     local = now.astimezone(zone(timezone))
     for days in (0, 1, 2):
-        moment = datetime.combine(local.date() + timedelta(days=days), at, local.tzinfo)
-        if moment.astimezone(UTC) > now:
-            return moment.astimezone(UTC)
+        wall = datetime.combine(local.date() + timedelta(days=days), at, local.tzinfo)
+        for fold in (0, 1):  # in autumn a clock shows some times twice
+            moment = wall.replace(fold=fold).astimezone(UTC)
+            if moment > now:
+                return moment
     raise AssertionError("unreachable")

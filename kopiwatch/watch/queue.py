@@ -18,7 +18,8 @@ class Ask(msgspec.Struct, frozen=True):
     """A run that is wanted. Times are UTC.
 
     ``due`` is the scheduled time that it serves (for a command, when it was given), ``since`` when
-    it was queued. It is not taken before ``not_before``.
+    it was queued. It is not taken before ``not_before``. ``also`` is the scheduled time that a
+    command serves besides; read :attr:`serves`.
     """
 
     unit: str
@@ -28,6 +29,12 @@ class Ask(msgspec.Struct, frozen=True):
     priority: int = 100
     not_before: datetime | None = None
     retried: bool = False
+    also: datetime | None = None
+
+    @property
+    def serves(self) -> datetime | None:
+        """The scheduled time that its run serves; None for a command that serves none."""
+        return self.also if self.trigger == "command" else self.due
 
 
 class Queue:
@@ -87,12 +94,18 @@ class Queue:
 
     def next_at(self, now: datetime) -> datetime | None:
         """When something may run: ``now`` or later; None if nothing waits."""
-        return min((max(now, ask.not_before or now) for ask in self._asks.values()), default=None)
+        return min((_ready_at(ask, now) for ask in self._asks.values()), default=None)
 
 
 def _ready(ask: Ask, now: datetime) -> bool:
+    return _ready_at(ask, now) <= now
+
+
+def _ready_at(ask: Ask, now: datetime) -> datetime:
     # A pause that is longer than any we give was meant by a clock that has been set back since.
-    return ask.not_before is None or now >= ask.not_before or ask.not_before - now > 4 * RETRY_PAUSE
+    if ask.not_before is None or ask.not_before - now > 4 * RETRY_PAUSE:
+        return now
+    return max(now, ask.not_before)
 
 
 def _order(ask: Ask) -> tuple[int, datetime, str]:
@@ -101,13 +114,14 @@ def _order(ask: Ask) -> tuple[int, datetime, str]:
 
 def _merged(there: Ask, new: Ask) -> Ask:
     commands = [ask for ask in (there, new) if ask.trigger == "command"]
-    scheduled = [ask for ask in (there, new) if ask.trigger != "command"]
     strongest = commands[0] if commands else new
+    served = max((due for due in (there.serves, new.serves) if due is not None), default=None)
     return msgspec.structs.replace(
         strongest,
-        due=max(ask.due for ask in scheduled) if scheduled else strongest.due,
+        due=served or strongest.due,
         since=min(there.since, new.since),
         priority=min(there.priority, new.priority),
         not_before=None,
         retried=False,
+        also=served,
     )

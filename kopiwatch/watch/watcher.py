@@ -157,7 +157,7 @@ class Watcher:
             with unwrapped():
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._read, hints)
-                    end = await self._keep_listing(engine)
+                    end = await self._keep_listing(engine, blind=since is None)
                     tasks.cancel_scope.cancel()
         return end
 
@@ -188,17 +188,25 @@ class Watcher:
             self._newest = {*(self._newest if hint.at == self._resume else ()), hint}
             self._resume = hint.at
         self._suspicion = None
+        self._soil()
+        self._events[hint.action] += 1
+        self._note(last_event=self._clock.now())
+
+    def _soil(self) -> None:
+        """A list is due when it has been quiet for a while."""
         self._last_heard = self._clock.seconds()
         if not self._dirty:
             self._dirty, self._first_heard = True, self._last_heard
             self._wake.set()
-        self._events[hint.action] += 1
-        self._note(last_event=self._clock.now())
 
     # The one who lists.
 
-    async def _keep_listing(self, engine: Engine) -> _End:
-        """The first list of a connection, and all others until it ends."""
+    async def _keep_listing(self, engine: Engine, *, blind: bool) -> _End:
+        """The first list of a connection, and all others until it ends.
+
+        ``blind``: events are told from now on only, and Docker says that it tells them a moment
+        before it does. What happens in that moment is seen by one more list.
+        """
         began = self._clock.seconds()
         self._suspicion = None
         reason: Reason | None = self._next_reason
@@ -214,6 +222,8 @@ class Watcher:
             if first:
                 self._connected()
                 first = False
+                if blind:
+                    self._soil()
             self._resyncs[reason] += 1
             self._note(last_resync=asked)
             self._compare(rows, reason, told=told)

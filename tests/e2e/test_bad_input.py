@@ -60,7 +60,6 @@ def test_misspelt_label_disables_its_unit_only(local_site, scope):
     ("label", "value"),
     [
         ("kopi.mode", "pause"),
-        ("kopi.schedule", "0 3 * * *"),
         ("kopi.dump", "postgres"),
         ("kopi.hook.pre.command", "true"),
         ("kopi.strategy", "clone"),

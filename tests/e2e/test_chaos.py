@@ -163,7 +163,7 @@ async def load(daemon: OwnDocker) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
 async def test_daemon_that_goes_under_load_and_comes_back(daemon, number):
-    for name in ("a", "b"):
+    for name in ("first", "second"):
         daemon.run(name, LABEL)
     async with watching(daemon.url) as seen:
         await seen.is_connected()
@@ -175,7 +175,7 @@ async def test_daemon_that_goes_under_load_and_comes_back(daemon, number):
             known = set(seen.names)
             await anyio.sleep(1)
             assert seen.names == known
-            assert {"a", "b"} <= known
+            assert {"first", "second"} <= known
             assert seen.watcher.facts.trouble
             await asyncio.to_thread(daemon.start)
             await anyio.sleep(3)
@@ -189,7 +189,7 @@ async def test_daemon_with_live_restore_comes_back_to_running_containers(daemon)
     daemon.wait()
     daemon.start(live_restore=True)
     try:
-        daemon.run("a", LABEL)
+        daemon.run("first", LABEL)
         async with watching(daemon.url) as seen:
             await seen.is_connected()
             daemon.signal(signal.SIGTERM)
@@ -198,7 +198,7 @@ async def test_daemon_with_live_restore_comes_back_to_running_containers(daemon)
             await asyncio.to_thread(daemon.start, live_restore=True)
             await ends_with_the_truth(seen, daemon)
             assert [row.state for row in seen.sightings[-1].rows] == ["running", "running"]
-            assert {row.state for s in seen.sightings for row in s.rows if row.name == "a"} == {
+            assert {row.state for s in seen.sightings for row in s.rows if row.name == "first"} == {
                 "running"
             }
     finally:
@@ -230,7 +230,11 @@ async def test_container_with_600_kib_of_labels(daemon, tmp_path):
         big = await asyncio.to_thread(daemon.run, "big", LABEL, f"--label-file={labels}")
         await seen.until(lambda: "big" in seen.names, "it is seen")
         await asyncio.to_thread(daemon.run, "other", LABEL)
+        await seen.until(lambda: "other" in seen.names, "the next one is seen")
+        await seen.is_connected()
+        told = seen.watcher.facts.oversized
         await asyncio.to_thread(daemon.call, "stop", big)
+        await seen.until(lambda: seen.watcher.facts.oversized > told, "its stop is told")
         await ends_with_the_truth(seen, daemon)
         assert seen.watcher.facts.oversized >= 2
         assert [level.split(":")[0] for action, level in seen.said if "oversized" in action][

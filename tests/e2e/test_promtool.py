@@ -102,14 +102,15 @@ async def test_prometheus_scrapes_it(tmp_path: Path):
             )
         )
         port = free_port()
-        prometheus = await asyncio.create_subprocess_exec(
-            program("prometheus"),
-            f"--config.file={configuration}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=(tmp_path / "log").open("wb"),
-        )
+        with (tmp_path / "log").open("wb") as log:
+            prometheus = await asyncio.create_subprocess_exec(
+                program("prometheus"),
+                f"--config.file={configuration}",
+                f"--storage.tsdb.path={tmp_path / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=log,
+            )
         try:
             async with asyncio.timeout(60):
                 while True:
@@ -129,7 +130,8 @@ async def test_prometheus_scrapes_it(tmp_path: Path):
             assert "late" in overdue
             assert "off" not in overdue
             added = await asyncio.to_thread(query, port, "scrape_samples_scraped")
-            lines = [line for line in text_of(board).splitlines() if not line.startswith(b"#")]
+            text = (await exposition.body()).body
+            lines = [line for line in text.splitlines() if not line.startswith(b"#")]
             assert added == {"scrape_samples_scraped": str(len(lines))}
         finally:
             prometheus.terminate()

@@ -112,12 +112,23 @@ class OwnDocker:
         if self._containerd is not None:
             self._containerd.terminate()
             self._containerd.wait(30)
+        self._end_the_rest()
         with Path("/proc/self/mountinfo").open() as lines:
             points = [line.split()[4] for line in lines]
         for point in sorted(points, reverse=True):
             if point.startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "--lazy", point], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_the_rest(self) -> None:
+        """A daemon that was killed while it started a container forgets its shim."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"{self.folder}/".encode() in (process / "cmdline").read_bytes():
+                    lists = (process / "task").glob("*/children")
+                    children = [number for each in lists for number in each.read_text().split()]
+                    for number in (*children, process.name):
+                        os.kill(int(number), signal.SIGKILL)
 
     def _start_containerd(self) -> None:
         self._containerd = self._spawn(

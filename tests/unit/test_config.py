@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,54 @@ def test_bad_docker_host_is_named():
     """A value of another tool's variable is not passed over in silence."""
     with pytest.raises(ConfigError, match="DOCKER_HOST"):
         load({"DOCKER_HOST": "/var/run/docker.sock"}, read=files({}))
+
+
+@pytest.mark.parametrize(
+    ("text", "zone"),
+    [
+        ("Europe/Berlin", "Europe/Berlin"),
+        (":Europe/Berlin", "Europe/Berlin"),
+        ("/usr/share/zoneinfo/Europe/Berlin", "Europe/Berlin"),
+        (":/etc/localtime", "Asia/Kathmandu"),
+        ("/opt/zones/berlin", "/opt/zones/berlin"),
+        ("UTC0", "UTC"),
+        ("GMT-0", "UTC"),
+        ("CET-1CEST", "CET-1CEST"),
+        ("", ""),
+        ("/circle", "/circle"),
+    ],
+)
+def test_tz_is_taken_in_the_forms_that_the_c_library_knows(text, zone):
+    """As far as they name a zone; what names none stays as it is, and is never UTC by itself."""
+
+    def resolve(path):
+        if str(path) == "/circle":
+            raise OSError(40, "Too many levels of symbolic links")
+        links = {"/etc/localtime": "/usr/share/zoneinfo/Asia/Kathmandu"}
+        return Path(links.get(str(path), str(path)))
+
+    found = load({"TZ": text}, read=files({}), resolve=resolve)
+    assert found.timezone == zone
+    assert found.defaults == ({"kopi.timezone": (zone, "environment TZ")} if zone else {})
+
+
+def test_default_schedule_says_where_it_stands():
+    """The variable, or the file."""
+    assert configured({}).defaults == {}
+    found = configured({}, SCHEDULE="@hourly").defaults
+    assert found == {"kopi.schedule": ("@hourly", "environment KOPIWATCH_SCHEDULE")}
+    found = configured({DEFAULT: 'schedule = "off"'}).defaults
+    assert found == {"kopi.schedule": ("off", f"file {DEFAULT}")}
+    found = configured({DEFAULT: 'schedule = "off"'}, SCHEDULE="@daily").defaults
+    assert found == {"kopi.schedule": ("@daily", "environment KOPIWATCH_SCHEDULE")}
+
+
+def test_forget_after_is_a_duration():
+    """Given in the environment or in the file, and never if not."""
+    assert configured({}, FORGET_AFTER="30d").forget_after == timedelta(days=30)
+    assert configured({DEFAULT: 'forget_after = "12h"'}).forget_after == timedelta(hours=12)
+    assert configured({}).forget_after is None
+    assert "did you mean '30d'?" in complaint({}, FORGET_AFTER="30 days")
 
 
 def test_environment_wins_over_the_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from support.run_world import FakeClock, Said
@@ -57,7 +58,7 @@ async def disk(tmp_path):
 
 
 def ledger_on(disk: Disk) -> Ledger:
-    return Ledger(disk, Said(), FakeClock().clock, lambda: None)
+    return Ledger(disk, Path(), Said(), FakeClock().clock, lambda: None)
 
 
 async def both(ledger: Ledger, disk: Disk):
@@ -118,7 +119,7 @@ async def test_full_disk_stops_nothing_and_is_made_good_in_order(disk):
 async def test_full_disk_is_said_once_and_its_end_too(disk):
     """One line when it begins, one when it ends."""
     said = Said()
-    ledger = Ledger(disk, said, FakeClock().clock, lambda: None)
+    ledger = Ledger(disk, Path(), said, FakeClock().clock, lambda: None)
     disk.full = True
     await ledger.seen([UnitSeen("shop")])
     await ledger.gone(["shop"])
@@ -145,3 +146,18 @@ async def test_forgotten_unit_is_gone_at_once(disk):
     await ledger.seen([UnitSeen("shop")])
     await ledger.forget("shop")
     assert await both(ledger, disk) == ({}, {})
+
+
+async def test_replaced_file_is_opened_again_and_nothing_is_lost(tmp_path):
+    """What was written while it was gone is in the new file, and the repository is asked."""
+    opened = await History.open(tmp_path, clock=FakeClock().clock)
+    ledger = Ledger(opened.history, tmp_path, Said(), FakeClock().clock, lambda: None)
+    (tmp_path / "history.db").unlink()
+    await ledger.seen([UnitSeen("shop", "project")])
+    assert ledger.trouble
+    await ledger.refresh()
+    assert (ledger.trouble, ledger.poor) == ("", True)
+    await ledger.close()
+    again = await History.read_only(tmp_path)
+    assert list(await again.units()) == ["shop"]
+    await again.close()

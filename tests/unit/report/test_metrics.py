@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -16,11 +17,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 from support.boards import LENGTHS, NOW, full, last_run, unit
 
+from kopiwatch.engine.events import ACTIONS
 from kopiwatch.report.board import BUCKETS, Board, Histogram, LastRun, UnitBoard, WatcherBoard
 from kopiwatch.report.family import HouseFamily, HouseHistogram, UnitFamily, UnitSeries
 from kopiwatch.report.metrics import TABLE
 from kopiwatch.report.metrics_page import render
-from kopiwatch.report.sample_text import house_block, labelled_units, unit_block
+from kopiwatch.report.sample_text import head, house_block, labelled_units, unit_samples
+from kopiwatch.watch.facts import Reason
+from kopiwatch.wiring.attempt import DOCKER_AWAY
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -29,7 +33,7 @@ def exposed(board: Board, *, openmetrics: bool = False) -> str:
     """All that a board alone decides."""
     units = labelled_units(board.units)
     blocks = [
-        unit_block(family, units, openmetrics=openmetrics)
+        head(family, openmetrics=openmetrics) + unit_samples(family, units.items())
         if isinstance(family, (UnitFamily, UnitSeries))
         else house_block(family, board, openmetrics=openmetrics)
         for family in TABLE
@@ -201,10 +205,11 @@ def test_states_of_units_are_all_there():
     ("name", "label", "known"),
     [
         ("failures_total", "phase", tuple(LENGTHS)),
-        ("runs_skipped_total", "reason", ("busy-error", "gone", "labels")),
-        ("watcher_events_total", "action", ("create", "start", "die", "destroy")),
+        ("runs_skipped_total", "reason", ("gone", "labels", "missed", *DOCKER_AWAY)),
+        ("watcher_events_total", "action", ACTIONS),
+        ("watcher_resyncs_total", "reason", get_args(Reason)),
         ("repository_failures_total", "operation", ("probe",)),
-        ("docker_request_failures_total", "operation", ("list", "events")),
+        ("docker_request_failures_total", "operation", ("list",)),
         ("phase_duration_seconds_count", "phase", tuple(LENGTHS)),
     ],
 )

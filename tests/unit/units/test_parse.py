@@ -11,7 +11,7 @@ from unit.units.build import container
 
 from kopiwatch.units.container import Container
 from kopiwatch.units.label import NAMES, find
-from kopiwatch.units.parse import DROP, check_defaults, check_profiles, default_layers, parse
+from kopiwatch.units.parse import DROP, check_profiles, parse
 from kopiwatch.units.value import Bad, read
 
 VALUES = st.sampled_from(
@@ -269,39 +269,6 @@ def test_unsupported_profile_value_that_a_label_replaces_is_no_problem():
     """Only what counts in the end must be supported."""
     assert read_labels({"default": {"kopi.drill": "@daily"}}, drill="off").problems == ()
     assert read_labels({"default": {"kopi.drill": "@daily"}}).problems != ()
-
-
-DEFAULTS = {"kopi.schedule": ("@hourly", "KOPIWATCH_SCHEDULE")}
-
-
-@pytest.mark.parametrize(
-    ("profiles", "labels", "value", "origin"),
-    [
-        ({}, {}, "@hourly", "environment KOPIWATCH_SCHEDULE"),
-        ({"default": {"kopi.schedule": "off"}}, {}, "off", "profile default"),
-        ({}, {"kopi.schedule": "@daily"}, "@daily", "label"),
-        (
-            {"default": {"kopi.schedule": "off"}},
-            {"kopi.schedule": "!none"},
-            "@hourly",
-            "environment KOPIWATCH_SCHEDULE",
-        ),
-    ],
-)
-def test_variable_speaks_more_quietly_than_profiles_and_labels(profiles, labels, value, origin):
-    """And is what is left when a profile's word is dropped."""
-    found = parse(container("web", labels=labels), profiles, default_layers(DEFAULTS))
-    (line,) = [line for line in found.effective if line.label == "kopi.schedule"]
-    assert (line.value, line.origin, found.problems) == (value, origin, ())
-
-
-def test_bad_default_is_a_problem_that_names_the_variable():
-    """Of each unit that would use it, and of the configuration itself."""
-    bad = {"kopi.timezone": ("CET-1CEST", "TZ")}
-    (problem,) = parse(container("web"), {}, default_layers(bad)).problems
-    assert "environment TZ: is not the name of a time zone" in str(problem)
-    assert "environment TZ" in str(check_defaults(bad)[0])
-    assert check_defaults(DEFAULTS) == ()
 
 
 @given(LABEL_SETS, PROFILES)

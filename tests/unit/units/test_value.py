@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import time, timedelta
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ from kopiwatch.units.schedule import read_schedule
 from kopiwatch.units.table import LABELS
 from kopiwatch.units.value import (
     Bad,
+    Hours,
     choice,
     read,
     read_binds,
@@ -190,11 +191,74 @@ def test_schedule_of_a_usual_form_is_kept(text):
         "false",
         "nightly",
         "0 2 * * MONDAY",
+        "0 0 30 2 *",
+        "0 0 31 4,6 *",
+        "every 59s",
+        "every -1h",
+        "@reboot",
+        "0 2 * * mon#1",
+        "0 2 l * *",
+        "1--2 * * * *",
+        "0 2 * * * \x00",
     ],
 )
 def test_schedule_of_another_form_is_bad(text):
     """A schedule that is not understood is refused, never replaced by a daily one."""
     assert isinstance(read_schedule(text), Bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "suggestion"),
+    [
+        ("0 0 2 * * *", "here are six; there are no seconds", "did you mean '0 2 * * *'?"),
+        ("0 2 * *", "here are 4", "'0 2 * * *'"),
+        ("0 0 30 2 *", "is never due: there is no such day", "'0 2 * * *'"),
+        ("0 2 * * fri-sun", "a Sunday at the end is 7", ""),
+        ("5-2 * * * *", "goes backwards", ""),
+        ("0 25 * * *", "'25' as its hour, which is not within 0-23", ""),
+        ("0 2 * * MONDAY", "'MONDAY' as its day of week", ""),
+        ("@dayly", "is not one of @hourly", "did you mean '@daily'?"),
+        ("every 90", "is not an interval", "90m"),
+        ("every 30s", "the shortest interval is 1m", ""),
+    ],
+)
+def test_schedule_that_is_bad_says_why_and_what_would_be_right(text, reason, suggestion):
+    """Promptly, also for a day that never comes."""
+    found = read_schedule(text)
+    assert isinstance(found, Bad)
+    assert reason in found.reason
+    assert suggestion in found.suggestion
+
+
+def test_schedules_are_equal_by_what_they_mean():
+    """However they are written; and texts stay as they were."""
+    for one, other in (
+        ("@daily", "0 0 * * *"),
+        ("every 60m", "EVERY 1h"),
+        ("0 2 * JAN *", "0  2 * jan *"),
+        ("off", "Off"),
+    ):
+        assert read_schedule(one) == read_schedule(other)
+        assert hash(read_schedule(one)) == hash(read_schedule(other))
+    assert read_schedule("@daily") != read_schedule("@hourly")
+    assert read_schedule("every 1h") != read_schedule("@hourly")
+    assert str(read_schedule("@Daily")) == "@daily"
+
+
+@pytest.mark.parametrize(
+    ("hours", "inside", "outside"),
+    [
+        (Hours(time(22), time(6)), [time(22), time(23, 59), time(0), time(5, 59, 59)],
+         [time(6), time(12), time(21, 59)]),
+        (Hours(time(9), time(17)), [time(9), time(16, 59)], [time(17), time(0), time(8, 59)]),
+        (Hours(time(22), time(0)), [time(22), time(23, 59)], [time(0), time(21)]),
+    ],
+)  # fmt: skip
+def test_hours_hold_their_beginning_but_not_their_end(hours, inside, outside):
+    """They may span midnight."""
+    assert all(hours.hold(moment) for moment in inside)
+    assert not any(hours.hold(moment) for moment in outside)
+    assert read_catch_up(str(hours)) == hours
 
 
 def test_schedule_false_tells_about_yaml():
@@ -207,7 +271,7 @@ def test_schedule_false_tells_about_yaml():
 @pytest.mark.parametrize(
     ("reader", "good", "bad"),
     [
-        (read_catch_up, ["true", "22:00-06:00"], ["25:00-06:00", "22-06", "maybe"]),
+        (read_catch_up, ["true", "22:00-06:00"], ["25:00-06:00", "22-06", "05:00-05:00", "maybe"]),
         (read_timezone, ["UTC", "Europe/Berlin", "Etc/GMT+3"], ["Europe/", "/etc/passwd", "a b"]),
         (
             read_dump,

@@ -190,6 +190,19 @@ async def test_unknown_daemon_time_asks_for_events_from_now_on(world, monkeypatc
         assert world.watcher.facts.connected
 
 
+async def test_what_happens_before_a_stream_without_since_tells_is_seen_by_one_more_list(
+    world, monkeypatch
+):
+    """Docker sends its headers a moment before it follows its own events."""
+    monkeypatch.setattr(FakeEngine, "system_time", lambda self: None)
+    async with running(world):
+        world.docker.add_container("unheard")
+        await world.time.pass_by(2)
+        assert (world.lists, world.names) == (2, {"unheard"})
+        await world.time.pass_by(60)
+        assert world.lists == 2
+
+
 async def test_burst_of_300_events_makes_one_list(world):
     async with running(world):
         for number in range(300):
