@@ -30,10 +30,9 @@ def run() -> None:
     if os.getpid() == 1:
         become_init()
     try:
-        config = wiring.configuration()
-        code = anyio.run(
-            lambda: run_daemon(config, reload=wiring.configuration, random=random.random)
-        )
+        load = wiring.checked_configuration
+        config = load()
+        code = anyio.run(lambda: run_daemon(config, reload=load, random=random.random))
     except KopiwatchError as error:
         print_error(error)
         code = error.exit_code

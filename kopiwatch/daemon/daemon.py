@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import anyio
 import anyio.abc
@@ -26,7 +27,7 @@ from kopiwatch.daemon.reload import Reloader
 from kopiwatch.daemon.sight import Sight
 from kopiwatch.daemon.submit import submit
 from kopiwatch.engine.own import MOUNTINFO, container_id
-from kopiwatch.errors import BusyError, ConfigError, HistoryError
+from kopiwatch.errors import BusyError, ConfigError, HistoryError, KopiwatchError
 from kopiwatch.kopia.lock import FileLock, holder
 from kopiwatch.report.board import Board
 from kopiwatch.report.exposition import Exposition
@@ -144,9 +145,10 @@ class Daemon:
             clock=desk.clock,
             random=random,
             relevant=self.sight.relevant,
+            socket=_mounted_socket(config.docker_url),
         )
         self.control = Control(desk.state.path, board=self.board, submit=self._submit)
-        self.reloader = Reloader(desk, reload, self.web.reload_tls, self.watcher.nudge)
+        self.reloader = Reloader(desk, reload, self.web.reload_tls, self.sight.look_again)
         self._signals = 0
         self._leave = anyio.Event()
         self._hurry = anyio.Event()
@@ -182,9 +184,17 @@ class Daemon:
                     await leave(desk, self.executor, working, self._hurry, await grace_of(desk))
                     desk.jobs.close()
                     self.exposition.update(self.board())
-                desk.listener.say("stop", "kopiwatch has left; nothing is down because of it")
+                await self._say_farewell()
                 tasks.cancel_scope.cancel()
         return 0
+
+    async def _say_farewell(self) -> None:
+        left = await self.executor.count_owed()
+        down = "; ".join(f"{unit}: {', '.join(names)}" for unit, names in left.items())
+        if down:
+            self.desk.listener.say("stop", f"kopiwatch leaves. STILL DOWN: {down}", level="error")
+        else:
+            self.desk.listener.say("stop", "kopiwatch has left; nothing is down because of it")
 
     async def _work(self, ended: anyio.Event) -> None:
         try:
@@ -230,9 +240,13 @@ class Daemon:
     async def _look_at_the_lock(self) -> None:
         """Whether somebody holds the run lock: a run of ours, or another process."""
         desk = self.desk
-        held = desk.running is not None or (
-            await anyio.to_thread.run_sync(holder, desk.state.run_lock) is not None
-        )
+        try:
+            lock = await anyio.to_thread.run_sync(holder, desk.state.run_lock)
+        except KopiwatchError as error:
+            desk.say_once("lock", error)
+            return
+        desk.said_well("lock")
+        held = desk.running is not None or lock is not None
         if held != desk.lock_held:
             desk.lock_held = held
             desk.changed()
@@ -256,7 +270,16 @@ class Daemon:
                 (self._leave if first else self._hurry).set()
 
 
+def _in_container() -> bool:
+    return container_id(MOUNTINFO.read_text(errors="replace")) is not None
+
+
 def _usual_host() -> str:
     """All addresses in a container, whose network is its own; loopback on a host."""
-    inside = container_id(MOUNTINFO.read_text(errors="replace")) is not None
-    return "0.0.0.0" if inside else "127.0.0.1"  # noqa: S104 - a container's own network
+    return "0.0.0.0" if _in_container() else "127.0.0.1"  # noqa: S104 - its own network
+
+
+def _mounted_socket(url: str) -> Path | None:
+    """Docker's socket as a mount of ours, which can outlive the daemon behind it; else None."""
+    path = url.removeprefix("unix://")
+    return Path(path) if path != url and _in_container() else None

@@ -97,6 +97,13 @@ class Desk:
             return f"the history is not yet rebuilt from the repository: {why}"
         return "" if self.found is not None else "Docker's containers are not listed yet"
 
+    @property
+    def held(self) -> str:
+        """Why no run may begin just now, as a sentence for people; empty if one may."""
+        if not self.connected:
+            return "Docker does not answer"
+        return "the repository does not answer" if self.breaker.open else ""
+
     def changed(self) -> None:
         """Something that is shown is different now."""
         self.show.ring()

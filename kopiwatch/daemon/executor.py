@@ -31,6 +31,7 @@ from kopiwatch.wiring.attempt import DOCKER_AWAY, Attempt, Order, refuse
 
 PROBE_EVERY = timedelta(minutes=15)
 DOCKER_PAUSE = timedelta(minutes=1)
+GONE_PAUSE = timedelta(seconds=15)
 OWED_PAUSE = (30.0, 600.0)
 SETTLE_PAUSE_SECONDS = 5.0
 LOOK_SECONDS = 15.0
@@ -62,7 +63,7 @@ class Executor:
     async def _turn(self) -> None:
         """One thing at a time: a run, else a probe, else what is owed, else a rest."""
         now = self.desk.clock.now()
-        ask = None if self._held() else self.desk.queue.take(now)
+        ask = None if self.desk.held else self.desk.queue.take(now)
         if ask is not None:
             await self._back_up(ask)
         elif self._probe_at is None or now >= self._probe_at:
@@ -71,12 +72,6 @@ class Executor:
             await self._bring_back()
         else:
             await self.desk.work.wait(self._pause(now))
-
-    def _held(self) -> str:
-        """Why nothing may run just now; empty if it may."""
-        if not self.desk.connected:
-            return "docker"
-        return "repository" if self.desk.breaker.open else ""
 
     def _pause(self, now: datetime) -> float:
         moments = (self._probe_at, self._owed_at, self.desk.queue.next_at(now))
@@ -100,20 +95,19 @@ class Executor:
         try:
             async with wiring.docker(desk.config) as where, self._lock("run: replay"):
                 done = await wiring.replay(where.engine, desk.state, desk.identity, desk.listener)
-        except EngineUnreachable:
-            return False
         except KopiwatchError as error:
-            desk.say_once("replay", error)
-            await self._count_owed()
+            if not isinstance(error, EngineUnreachable):  # the watcher says that
+                desk.say_once("replay", error)
+            await self.count_owed()
             return False
         desk.said_well("replay")
         started = sum(member.state == "started" for each in done for member in each.members)
         desk.recoveries += started
-        await self._count_owed()
+        await self.count_owed()
         return True
 
-    async def _count_owed(self) -> None:
-        """Who is still down because of us, now that nothing runs."""
+    async def count_owed(self) -> dict[str, tuple[str, ...]]:
+        """Who is still down because of us, now that nothing runs; by unit."""
         desk = self.desk
         journals = await readable(desk.state.journals)
         left = {
@@ -129,6 +123,7 @@ class Executor:
         if left != desk.left_stopped:
             desk.left_stopped = left
             desk.changed()
+        return left
 
     # -- a run ---------------------------------------------------------------------------------
 
@@ -148,7 +143,7 @@ class Executor:
             self.attempt = None
             desk.running = None
             with anyio.CancelScope(shield=True):
-                await self._count_owed()
+                await self.count_owed()
             if result is not None:
                 for job in jobs:
                     job.end(result)
@@ -193,6 +188,10 @@ class Executor:
         if result.verdict == "skipped":
             if result.reason in DOCKER_AWAY:
                 desk.queue.again(ask, now + DOCKER_PAUSE)
+            elif result.reason == "gone" and ask.trigger != "command":
+                # Perhaps being recreated; the planner drops it when it stays away.
+                desk.queue.again(ask, now + GONE_PAUSE)
+                desk.plan.ring()
             return
         if result.verdict == "success":
             desk.breaker.succeeded()

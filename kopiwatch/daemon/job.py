@@ -35,10 +35,14 @@ News = Said | Ended | Complete
 
 
 class Job:
-    """Units to be backed up now. It lives on when nobody follows it any more."""
+    """Units to be backed up now. It lives on when nobody follows it any more.
 
-    def __init__(self, units: Iterable[str]) -> None:
+    ``note`` is what each follower hears first: what the job waits for.
+    """
+
+    def __init__(self, units: Iterable[str], note: str = "") -> None:
         self.waiting = set(units)
+        self._note = note
         self.results: list[RunResult] = []
         self._followers: list[MemoryObjectSendStream[News]] = []
 
@@ -72,6 +76,8 @@ class Job:
     async def follow(self) -> AsyncIterator[MemoryObjectReceiveStream[News]]:
         """All news from now on, and the results so far, until the job is done or closed."""
         send, receive = anyio.create_memory_object_stream[News](math.inf)
+        if self._note:
+            send.send_nowait(Said("queued", self._note))
         for result in self.results:
             send.send_nowait(Ended(result))
         if self.done:
@@ -104,9 +110,9 @@ class Jobs:
     def __bool__(self) -> bool:
         return bool(self._jobs)
 
-    def add(self, units: Iterable[str]) -> Job:
+    def add(self, units: Iterable[str], note: str = "") -> Job:
         """A new job for these units."""
-        job = Job(units)
+        job = Job(units, note)
         self._jobs.append(job)
         return job
 

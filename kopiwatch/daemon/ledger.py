@@ -57,6 +57,7 @@ class Ledger:
         self._waiting: deque[Write] = deque(maxlen=WAITING_LIMIT)
         self._writing = False
         self._version = -1
+        self._change = 0
         self._damaged = False
         self.poor = False
         self.records: dict[str, UnitRecord] = {}
@@ -77,11 +78,18 @@ class Ledger:
             version = await self._history.version()
             if version == self._version:
                 return False
-            self.records = await self._history.units()
-            self._version = version
+            change = -1
+            while change != self._change or self._waiting:
+                # What changes while we read is newer than what we read.
+                await self._drain()
+                if self._waiting and not self._writing:
+                    return False
+                change = self._change
+                records = await self._history.units()
         except HistoryError as error:
             self._failed(error)
             return False
+        self.records, self._version = records, version
         self._changed()
         return True
 
@@ -186,6 +194,7 @@ class Ledger:
         """Nobody wants to hear of this unit any more."""
         now = self._clock.now()
         self.records.pop(unit, None)
+        self._change += 1
         self._changed()
         await self._write(lambda: self._history.forget(unit, now))
 
@@ -200,6 +209,7 @@ class Ledger:
     def _put(self, record: UnitRecord) -> None:
         if self.records.get(record.unit) != record:
             self.records[record.unit] = record
+            self._change += 1
             self._changed()
 
     async def _write(self, write: Write) -> None:

@@ -31,7 +31,7 @@ class Reloader:
         desk: Desk,
         load: Callable[[], Config],
         reload_tls: Callable[[], Awaitable[None]],
-        applied: Callable[[], None],
+        applied: Callable[[], Awaitable[None]],
     ) -> None:
         self._desk = desk
         self._load = load
@@ -78,7 +78,7 @@ class Reloader:
         words = f"changed: {', '.join(changed)}" if changed else "nothing changed"
         desk.listener.say("reload", f"configuration read: {words}")
         if changed:
-            self._applied()
+            await self._applied()
         desk.changed()
 
 

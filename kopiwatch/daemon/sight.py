@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import anyio.to_thread
 
 from kopiwatch import wiring
@@ -10,6 +11,7 @@ from kopiwatch.daemon.desk import Desk
 from kopiwatch.daemon.differ import differences
 from kopiwatch.engine.own import Own, Unknown, whoami
 from kopiwatch.engine.port import Engine
+from kopiwatch.errors import EngineError
 from kopiwatch.report.history_record import UnitRecord, UnitSeen
 from kopiwatch.units.container import Container
 from kopiwatch.units.unit import Unit
@@ -23,16 +25,25 @@ class Sight:
         self._desk = desk
         self._own: Own = Unknown("not asked yet")
         self._rows: tuple[Container, ...] = ()
+        self._turn = anyio.Lock()
 
     async def seen(self, engine: Engine, sighting: Sighting) -> None:
         """One good list. Idempotent: an equal one changes nothing."""
         if sighting.reason == "connect":
-            self._own = await whoami(engine)
+            try:
+                self._own = await whoami(engine)
+            except EngineError as error:
+                # The connection is breaking; who we were is still right, and the next one asks.
+                self._desk.listener.say("whoami", error.message, level="warning")
         self._rows = sighting.rows
         await self.look_again()
 
     async def look_again(self) -> None:
         """Turn the last list into units, by the configuration of now."""
+        async with self._turn:
+            await self._look()
+
+    async def _look(self) -> None:
         desk = self._desk
         # Parsing a thousand labels takes a while, and time zones are files.
         found = await anyio.to_thread.run_sync(wiring.units_of, desk.config, self._own, self._rows)

@@ -34,12 +34,13 @@ async def submit(desk: Desk, order: BackupOrder) -> Job:
     async with wiring.docker(desk.config) as where:
         found, _ = await wiring.look(desk.config, where)
     chosen = [unit.name for unit in require_units(found, order.units)]
-    job = desk.jobs.add(chosen)
+    note = f"queued: {desk.held}" if desk.held else ""
+    if desk.running is not None:
+        note = f"queued: waiting for the run of {desk.running.unit}"
+    job = desk.jobs.add(chosen, note)
     now = desk.clock.now()
     for name in chosen:
         desk.queue.add(Ask(name, now, now, "command", COMMAND_PRIORITY))
-    if desk.running is not None:
-        job.say("queued", f"waiting for the run of {desk.running.unit}")
     desk.work.ring()
     desk.changed()
     return job

@@ -46,9 +46,10 @@ _RAW = -zlib.MAX_WBITS
 _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 # A thread that computes holds the GIL for 5 ms at a time, and the event loop needs it after every
 # system call: measured, scrapes of 1,000 changed units held it up for 70 ms. So the renderer lets
-# go by itself, after every hundred units (of one family).
-_BREATH_SECONDS = 0.0002
-_BREATH_UNITS = 100
+# go by itself, as soon as it has held it for this long.
+_HELD_SECONDS = 0.001
+_BREATH_SECONDS = 0.0001
+_UNITS_AT_ONCE = 100
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -168,13 +169,16 @@ def _render_units(units: tuple[UnitBoard, ...], openmetrics: bool) -> _Units:
 
 
 def _unit_text(units: list[tuple[str, UnitBoard]], openmetrics: bool) -> Iterator[str]:
+    begun = time.perf_counter()
     for family in UNIT:
         before = head(family, openmetrics=openmetrics)
-        for first in range(0, len(units), _BREATH_UNITS):
-            if samples := unit_samples(family, units[first : first + _BREATH_UNITS]):
+        for first in range(0, len(units), _UNITS_AT_ONCE):
+            if samples := unit_samples(family, units[first : first + _UNITS_AT_ONCE]):
                 yield before + samples
                 before = ""
-            time.sleep(_BREATH_SECONDS)
+            if time.perf_counter() - begun > _HELD_SECONDS:
+                time.sleep(_BREATH_SECONDS)
+                begun = time.perf_counter()
 
 
 def _zipped(units: _Units, live: bytes) -> bytes:

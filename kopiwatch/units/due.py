@@ -80,7 +80,7 @@ def deadline(
 
 
 # -- cron ------------------------------------------------------------------------------------------
-# A change of the clock moves the times of one day into the next at most: so the search begins a day
+# A change of the clock around midnight mixes the times of two days: so the search begins a day
 # early, and the day that answers is confirmed by the one after it.
 
 
@@ -135,8 +135,7 @@ def _times(cron: str, timezone: str, day: date) -> tuple[datetime, ...]:
     known = _known(cron)
     minutes = sorted(60 * hour + minute for hour in known.hours for minute in known.minutes)
     midnight = datetime.combine(day, time(), place)
-    offset = midnight.utcoffset()
-    if offset == (midnight + _DAY).utcoffset() == midnight.replace(fold=1).utcoffset():
+    if midnight.utcoffset() == (midnight + _DAY).replace(fold=1).utcoffset():
         begin = midnight.astimezone(UTC)
         return tuple(begin + timedelta(minutes=minute) for minute in minutes)
     walls = (midnight + timedelta(minutes=minute) for minute in minutes)

@@ -9,7 +9,7 @@ from kopiwatch.wiring.changing import (
     unfinished,
     without_docker,
 )
-from kopiwatch.wiring.configuration import configuration
+from kopiwatch.wiring.configuration import checked_configuration, configuration
 from kopiwatch.wiring.docker import Docker, choose, docker, engine, look, require_units, units_of
 from kopiwatch.wiring.house import house
 from kopiwatch.wiring.repository import reading, repository_of
@@ -19,6 +19,7 @@ __all__ = [
     "access_of",
     "changing",
     "check_access",
+    "checked_configuration",
     "choose",
     "configuration",
     "docker",

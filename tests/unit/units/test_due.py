@@ -20,7 +20,9 @@ BERLIN = "Europe/Berlin"
 NEW_YORK = "America/New_York"
 LORD_HOWE = "Australia/Lord_Howe"
 HAVANA = "America/Havana"  # changes its clock at midnight
-ZONES = ("UTC", BERLIN, NEW_YORK, LORD_HOWE, HAVANA, "Atlantic/Azores", "Asia/Kathmandu")
+ST_JOHNS = "America/St_Johns"
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+ZONES = ("UTC", BERLIN, NEW_YORK, LORD_HOWE, HAVANA, "Atlantic/Azores", ST_JOHNS)
 
 
 @lru_cache(maxsize=4096)
@@ -113,6 +115,44 @@ def test_midnight_that_does_not_exist_is_due_when_the_day_begins():
     begin, end = utc(2026, 3, 7, 12), utc(2026, 3, 8, 12)
     for cron in ("@daily", "30 0 * * *", "0 0 8 3 *"):
         assert local(enumerate_due(cron, HAVANA, begin, end), HAVANA) == ["08 01:00 -0400"]
+
+
+def test_change_of_the_clock_right_after_midnight_mixes_two_days():
+    """St John's set its clock at 00:01 until 2011: back to 23:01 of the day before."""
+    begin, end = utc(2010, 11, 7, 2), utc(2010, 11, 7, 5)
+    found = enumerate_due("0,15 * * * *", ST_JOHNS, begin, end)
+    assert local(found, ST_JOHNS) == [
+        "07 00:00 -0230", "06 23:15 -0330", "07 00:00 -0330", "07 00:15 -0330", "07 01:00 -0330",
+        "07 01:15 -0330",
+    ]  # fmt: skip
+    for before, due in pairwise(found):
+        assert last_due(schedule("0,15 * * * *"), ST_JOHNS, due - SECOND, begin) == before
+    midnight = utc(2010, 11, 7, 2, 30)
+    assert last_due(schedule("@daily"), ST_JOHNS, midnight + 45 * MINUTE, begin) == midnight
+
+
+def test_day_that_does_not_exist_is_due_on_the_one_after_it():
+    """Samoa had no 30 December 2011."""
+    begin, end = utc(2011, 12, 30, 9), utc(2011, 12, 31)
+    for cron, expected in (
+        ("0 12 30 12 *", ["31 00:00 +1400"]),
+        ("0 12 * * *", ["31 00:00 +1400", "31 12:00 +1400"]),
+    ):
+        assert local(enumerate_due(cron, "Pacific/Apia", begin, end), "Pacific/Apia") == expected
+    hourly, noon = schedule("15 * 30 12 *"), utc(2011, 12, 30, 22)
+    assert next_due(hourly, "Pacific/Apia", noon) == noon + 15 * MINUTE
+    at = noon + 20 * MINUTE
+    assert last_due(hourly, "Pacific/Apia", at, noon) == noon + 15 * MINUTE
+
+
+@pytest.mark.parametrize("text", ["0 2 * * *", "every 1h"])
+def test_last_due_leaves_out_its_floor_but_not_its_end(text):
+    """What was served at the floor is not served again."""
+    due = utc(2026, 1, 2, 2)
+    assert last_due(schedule(text), "UTC", due, due - SECOND) == due
+    assert last_due(schedule(text), "UTC", due + MINUTE, due) is None
+    assert last_due(schedule(text), "UTC", due, due) is None
+    assert last_due(schedule(text), "UTC", due, due + MINUTE) is None
 
 
 def test_from_within_the_repeated_hour_the_first_pass_is_over():
@@ -219,7 +259,8 @@ CRONS = _fields.map(" ".join)
 INTERVALS = st.integers(1, 10_000).map("every {}m".format)
 SCHEDULES = CRONS | INTERVALS | st.sampled_from(["@hourly", "@daily", "@weekly", "@monthly"])
 ODD_NIGHTS = [utc(2026, 3, 8, 6), utc(2026, 3, 29, 1), utc(2026, 4, 4, 15), utc(2026, 10, 3, 15),
-              utc(2026, 10, 25, 1), utc(2026, 11, 1, 5)]  # fmt: skip
+              utc(2026, 10, 25, 1), utc(2026, 11, 1, 5), utc(2010, 3, 14, 3),
+              utc(2010, 11, 7, 3)]  # fmt: skip
 MOMENTS = st.builds(
     lambda night, seconds: night + timedelta(seconds=seconds),
     st.sampled_from(ODD_NIGHTS),
