@@ -12,6 +12,7 @@ from kopiwatch.cli.output import note, print_json, print_text
 from kopiwatch.cli.running import run
 from kopiwatch.errors import ConfigError
 from kopiwatch.kopia.backend import parse_repository
+from kopiwatch.units.default import check_defaults
 from kopiwatch.units.parse import check_profiles
 
 EXAMPLE = """\b
@@ -32,6 +33,7 @@ async def run_check(*, as_json: bool) -> int:
     config = wiring.configuration()
     parse_repository(config.repository)
     problems = [str(problem) for problem in check_profiles(config.profiles)]
+    problems += check_defaults(config.defaults)
     warnings: list[str] = []
     async with wiring.docker(config) as where:
         found, rows = await wiring.look(config, where)

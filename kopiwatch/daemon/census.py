@@ -8,12 +8,14 @@ from datetime import datetime, timedelta
 import msgspec
 
 from kopiwatch.config.duration import duration_of
+from kopiwatch.daemon.ledger import latest
 from kopiwatch.report.board import UnitBoard, UnitState
 from kopiwatch.report.history_record import UnitRecord
 from kopiwatch.units.due import deadline
 from kopiwatch.units.group import Discovery
 from kopiwatch.units.schedule import DEFAULT, Schedule, read_schedule
 from kopiwatch.units.unit import Unit
+from kopiwatch.units.zone import zone
 from kopiwatch.watch.agenda import Standing
 
 
@@ -41,9 +43,18 @@ def terms_of(unit: Unit | None, record: UnitRecord | None) -> Terms:
     schedule = read_schedule(record.schedule) if record.schedule else DEFAULT
     return Terms(
         schedule if isinstance(schedule, Schedule) else DEFAULT,
-        record.timezone,
+        _known_zone(record.timezone),
         duration_of(record.max_age),
     )
+
+
+def _known_zone(name: str) -> str:
+    """A zone that was good when it was written down may be gone from the database since."""
+    try:
+        zone(name)
+    except KeyError:
+        return "UTC"
+    return name
 
 
 def standings(found: Discovery, records: Mapping[str, UnitRecord]) -> dict[str, Standing]:
@@ -61,7 +72,8 @@ def standings(found: Discovery, records: Mapping[str, UnitRecord]) -> dict[str, 
             catch_up=unit.settings.catch_up,
             priority=unit.settings.priority,
             first_seen=record.first_seen,
-            served=record.served,
+            # Newer data than a due time serves it as well: a backup by hand is one.
+            served=latest(record.served, record.last_success),
         )
     return known
 

@@ -131,7 +131,7 @@ class Ledger:
         record = self._record(order.unit, began)
         self._put(
             msgspec.structs.replace(
-                record, running=run, running_since=began, served=_later(record.served, order.due)
+                record, running=run, running_since=began, served=latest(record.served, order.due)
             )
         )
         await self._write(
@@ -161,8 +161,14 @@ class Ledger:
         """A due time is decided away."""
         now = self._clock.now()
         record = self._record(unit, now)
-        self._put(msgspec.structs.replace(record, served=_later(record.served, due)))
+        self._put(msgspec.structs.replace(record, served=latest(record.served, due)))
         await self._write(lambda: self._history.skip(unit, due, reason, now))
+
+    async def serve(self, unit: str, until: datetime) -> None:
+        """Nothing before this time is owed: its schedule became another one."""
+        record = self._record(unit, until)
+        self._put(msgspec.structs.replace(record, served=latest(record.served, until)))
+        await self._write(lambda: self._history.served(unit, until))
 
     async def seen(self, units: Collection[UnitSeen]) -> None:
         """These units have containers just now."""
@@ -280,6 +286,7 @@ def _last(result: RunResult, order: Order) -> LastRun:
     return last_run(result, order.trigger)
 
 
-def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+def latest(one: datetime | None, other: datetime | None) -> datetime | None:
+    """The later of two times, of which there may be none."""
     given = [each for each in (one, other) if each is not None]
     return max(given) if given else None

@@ -55,6 +55,11 @@ class Sight:
             )
         seen = [seen_of(unit, known.get(unit.name)) for unit in found.units]
         if changed := [each for each in seen if _news(each, known.get(each.unit))]:
+            for each in changed:
+                record = known.get(each.unit)
+                if record is not None and _rescheduled(record, each):
+                    # What the new schedule would have wanted earlier is not owed.
+                    await desk.ledger.serve(each.unit, desk.clock.now())
             await desk.ledger.seen(changed)
         names = {unit.name for unit in found.units}
         gone = [r.unit for r in known.values() if r.unit not in names and r.gone_since is None]
@@ -105,6 +110,11 @@ def seen_of(unit: Unit, known: UnitRecord | None) -> UnitSeen:
         mode="+".join(modes),
         max_age=write_duration(int(settings.max_age.total_seconds())) if settings.max_age else "",
     )
+
+
+def _rescheduled(record: UnitRecord, seen: UnitSeen) -> bool:
+    then, now = (record.schedule, record.timezone), (seen.schedule, seen.timezone)
+    return bool(record.schedule) and then != now
 
 
 def _news(seen: UnitSeen, known: UnitRecord | None) -> bool:

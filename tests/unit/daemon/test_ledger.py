@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 from support.run_world import FakeClock, Said
 
@@ -161,3 +162,14 @@ async def test_replaced_file_is_opened_again_and_nothing_is_lost(tmp_path):
     again = await History.read_only(tmp_path)
     assert list(await again.units()) == ["shop"]
     await again.close()
+
+
+async def test_read_never_overwrites_what_changed_meanwhile(disk):
+    """A list that arrives while the history is read is newer than what is read."""
+    ledger = ledger_on(disk)
+    units = [UnitSeen(f"u{number}") for number in range(30)]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ledger.interrupted)
+        tasks.start_soon(ledger.seen, units)
+        tasks.start_soon(ledger.reload)
+    assert len(ledger.records) == 30

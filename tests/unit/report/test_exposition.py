@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
-from support.boards import NOW, full, unit
+from support.boards import NOW, full, large, unit
 
 from kopiwatch.clock import Clock
 from kopiwatch.report import metrics_unit
@@ -162,6 +162,20 @@ async def test_content_type_names_format_and_version(exposition):
     assert (await exposition.body(PROMETHEUS_2)).content_type == (
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
     )
+
+
+@pytest.mark.anyio
+async def test_many_units_stand_under_one_head_each_once(exposition):
+    """However the work is cut up: 250 series of a family, in the order of the board."""
+    board = large(250)
+    exposition.update(board)
+    text = gzip.decompress((await exposition.body(PROMETHEUS_2, "gzip")).body).decode()
+    for family in read_openmetrics(text):
+        if family.name in ("kopiwatch_unit_present", "kopiwatch_unit_overdue"):
+            shown = [sample.labels["unit"] for sample in family.samples]
+            assert shown == [unit.unit for unit in board.units]
+    heads = Counter(line for line in text.splitlines() if line.startswith("# TYPE"))
+    assert set(heads.values()) == {1}
 
 
 @pytest.mark.anyio
