@@ -60,6 +60,7 @@ CMD ["run"]
 ARG PYTHON_IMAGE
 ARG VERSION=unreleased
 ARG REVISION=unknown
+ENV KOPIWATCH_REVISION=${REVISION}
 LABEL org.opencontainers.image.title="kopiwatch" \
       org.opencontainers.image.description="Backs up Docker containers with Kopia because their labels say so." \
       org.opencontainers.image.licenses="Apache-2.0" \

@@ -29,7 +29,8 @@ _TZ = (
 
 _OUTRO = """
 ⏳ marks what this version does not support yet. `KOPIWATCH_DEMO_*`, `KOPIWATCH_TEST_*`,
-`KOPIWATCH_PYTHON` and `KOPIWATCH_NO_INSTALL` belong to the scripts and tests and are ignored.
+`KOPIWATCH_PYTHON` and `KOPIWATCH_NO_INSTALL` belong to the scripts and tests and are ignored;
+`KOPIWATCH_REVISION` is what the image was built from.
 
 ## An example
 

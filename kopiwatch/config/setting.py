@@ -191,8 +191,8 @@ SETTINGS: tuple[Setting, ...] = (
 )
 
 FOREIGN_PREFIXES = ("KOPIWATCH_DEMO_", "KOPIWATCH_TEST_")
-FOREIGN_VARIABLES = ("KOPIWATCH_PYTHON", "KOPIWATCH_NO_INSTALL")
-"""Variables of the scripts and tests that come with kopiwatch; the program ignores them."""
+FOREIGN_VARIABLES = ("KOPIWATCH_PYTHON", "KOPIWATCH_NO_INSTALL", "KOPIWATCH_REVISION")
+"""Variables of the scripts, the tests and the image that come with kopiwatch: no settings."""
 
 LATER_TABLES = ("retention", "notify")
 """Tables of the file that the design knows and this version does not."""

@@ -161,6 +161,7 @@ class Desk:
     async def probed(self, found: Found) -> None:
         """Take over what a probe of the repository found."""
         error = found.error
+        self.kopia_version = found.kopia or self.kopia_version
         if error is None:
             self.said_well("repository", "the repository answers again")
             self.holdings = found.holdings

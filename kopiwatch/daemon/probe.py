@@ -23,11 +23,15 @@ class Holdings(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What a probe found. ``error`` is None if the repository is there and ours."""
+    """What a probe found. ``error`` is None if the repository is there and ours.
+
+    ``kopia`` is Kopia's version, empty if it could not be asked.
+    """
 
     at: datetime
     seconds: float
     error: KopiwatchError | None = None
+    kopia: str = ""
     points: tuple[Point, ...] = ()
 
     @property
@@ -73,8 +77,10 @@ async def probe(config: Config, clock: Clock) -> Found:
     began, start = clock.now(), clock.seconds()
     error: KopiwatchError | None = None
     mine: tuple[Point, ...] = ()
+    kopia = ""
     try:
         repository = await wiring.reading(config, "run: probe")
+        kopia = await repository.kopia.version()
         await repository.status()
         snapshots = await repository.snapshots()
         unfinished = await wiring.unfinished(config)
@@ -82,7 +88,7 @@ async def probe(config: Config, clock: Clock) -> Found:
         mine = tuple(point for point in everything if point.instance == config.instance)
     except KopiwatchError as caught:
         error = caught
-    return Found(began, clock.seconds() - start, error, mine)
+    return Found(began, clock.seconds() - start, error, kopia, mine)
 
 
 def backend_of(config: Config) -> str:
