@@ -55,7 +55,8 @@ def test_image_says_how_it_is_run():
     assert config["StopSignal"] == "SIGTERM"
     assert list(config["ExposedPorts"]) == ["9187/tcp"]
     assert list(config["Volumes"]) == ["/var/cache/kopiwatch"]
-    assert not [entry for entry in config["Env"] if entry.startswith(("KOPIA", "KOPIWATCH"))]
+    ours = [entry for entry in config["Env"] if entry.startswith(("KOPIA", "KOPIWATCH"))]
+    assert [entry.partition("=")[0] for entry in ours] == ["KOPIWATCH_REVISION"]
 
 
 def test_image_says_what_it_is():
