@@ -17,7 +17,13 @@ from kopiwatch.config import Config
 from kopiwatch.daemon.job import Jobs
 from kopiwatch.daemon.ledger import Ledger
 from kopiwatch.daemon.probe import Found, Holdings, backend_of
-from kopiwatch.errors import HistoryError, KopiwatchError, NotConnected, RepositoryNotFound
+from kopiwatch.errors import (
+    HistoryError,
+    KopiwatchError,
+    NotConnected,
+    RepositoryFull,
+    RepositoryNotFound,
+)
 from kopiwatch.report.board import Histogram, Queued, RepositoryBoard
 from kopiwatch.report.history import History
 from kopiwatch.report.summary import level_of, summary
@@ -165,7 +171,7 @@ class Desk:
         if error is None:
             self.said_well("repository", "the repository answers again")
             self.holdings = found.holdings
-            self.breaker.succeeded()
+            self.breaker.answered()
             await self._seed(found)
         else:
             self.repository_failures["probe"] += 1
@@ -174,7 +180,7 @@ class Desk:
                 self.seeded = True  # nothing there to be read
         self.repository = RepositoryBoard(
             backend=backend_of(self.config),
-            up=error is None,
+            up=error is None or isinstance(error, RepositoryFull),
             trouble=error.message if error else "",
             last_check=found.at,
             check_seconds=found.seconds,

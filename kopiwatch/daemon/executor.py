@@ -199,7 +199,7 @@ class Executor:
             return
         if result.exit_code == RepositoryError.exit_code:
             desk.breaker.failed()
-            self._probe_at = now
+            self._probe_at = desk.breaker.probe_at(now) if desk.breaker.open else now
         else:
             desk.breaker.succeeded()
         if result.before_window and result.reason != "cancelled":

@@ -11,6 +11,7 @@ from kopiwatch.clock import Clock
 from kopiwatch.config import Config
 from kopiwatch.errors import ConfigError, KopiwatchError
 from kopiwatch.kopia.backend import parse_repository
+from kopiwatch.kopia.space import require_space
 from kopiwatch.report.history_record import RebuiltRun
 from kopiwatch.restore.point import Point, points
 
@@ -81,11 +82,12 @@ async def probe(config: Config, clock: Clock) -> Found:
     try:
         repository = await wiring.reading(config, "run: probe")
         kopia = await repository.kopia.version()
-        await repository.status()
+        status = await repository.status()
         snapshots = await repository.snapshots()
         unfinished = await wiring.unfinished(config)
         everything = points(snapshots, host=repository.host, unfinished=unfinished)
         mine = tuple(point for point in everything if point.instance == config.instance)
+        require_space(status)
     except KopiwatchError as caught:
         error = caught
     return Found(began, clock.seconds() - start, error, kopia, mine)

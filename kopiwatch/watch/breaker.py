@@ -26,17 +26,27 @@ class Breaker:
 
     def failed(self) -> bool:
         """A run failed for the repository's sake. True if that opens it."""
+        was_open = self.open
         self._failures += 1
-        return self._failures == LIMIT
+        return self.open and not was_open
 
-    def succeeded(self) -> bool:
-        """The repository answered. True if that closes it."""
-        was_open, self._failures = self.open, 0
+    def succeeded(self) -> None:
+        """A run came through, as far as the repository is concerned: all is forgotten."""
+        self._failures = 0
         self._pause = FIRST_PAUSE
+
+    def answered(self) -> bool:
+        """A probe was answered. True if that closes it, on trial: one more failure opens it again.
+
+        A probe only reads. A repository that fails at writing answers it each time, so only a run
+        that comes through forgets the failures, and the pauses go on growing.
+        """
+        was_open = self.open
+        self._failures = min(self._failures, LIMIT - 1)
         return was_open
 
     def probe_at(self, now: datetime) -> datetime:
-        """When to probe again after a probe that failed: pauses double, from half to whole."""
+        """When to probe, once it is open: pauses double, each from half to whole."""
         pause = self._pause * (0.5 + self._random() / 2)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         return now + pause

@@ -64,9 +64,10 @@ class Queue:
         self._asks[ask.unit] = ask if there is None else _merged(there, ask)
 
     def again(self, ask: Ask, not_before: datetime) -> None:
-        """Put back what could not be carried out; asked anew meanwhile, that counts."""
-        if ask.unit not in self._asks:
-            self._asks[ask.unit] = msgspec.structs.replace(ask, not_before=not_before)
+        """Put back what could not be carried out; with what was asked anew it becomes one."""
+        new = self._asks.get(ask.unit)
+        waits = msgspec.structs.replace(ask, not_before=not_before)
+        self._asks[ask.unit] = waits if new is None else _merged(ask, new)
 
     def retry(self, ask: Ask, now: datetime) -> bool:
         """Once more after a pause, but only once: then it is the schedule's turn. True if so.

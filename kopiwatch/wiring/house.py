@@ -16,6 +16,7 @@ from kopiwatch.errors import ConfigError
 from kopiwatch.kopia.environment import environment
 from kopiwatch.kopia.folder import make_private
 from kopiwatch.kopia.lock import Owner
+from kopiwatch.kopia.space import require_space
 from kopiwatch.wiring.access import access_of, repository_folder
 from kopiwatch.wiring.changing import settle
 from kopiwatch.wiring.docker import Docker
@@ -47,10 +48,11 @@ async def house(
     way = access_of(config, where, state, identity)
     repository = repository_of(config, where.info, command)
     await repository.ensure_connected()
-    await repository.status()
+    status = await repository.status()
     if await repository.ensure_policy(repository.host):
         listener.say("policy", "wrote kopiwatch's policy to the repository")
     await settle(repository, state, listener)
+    require_space(status)
     owner = Owner(pid=os.getpid(), command=command, since=datetime.now(UTC))
     return House(
         engine=where.engine,

@@ -179,11 +179,20 @@ def test_again_puts_back_for_later():
     assert (found.due, found.trigger, found.retried) == (NOW, "catch-up", False)
 
 
-def test_again_does_not_replace_what_was_asked_meanwhile():
-    """The newer wish counts, without a pause."""
+def test_again_becomes_one_with_what_was_asked_meanwhile():
+    """The newer wish does not wait, and neither due time nor priority of either is lost."""
+    queue = queue_of(ask(minutes=2, priority=200))
+    queue.again(ask(priority=50), NOW + MINUTE)
+    (found,) = queue.waiting()
+    assert (found.due, found.priority, found.not_before) == (NOW + 2 * MINUTE, 50, None)
+
+
+def test_command_that_is_put_back_is_not_lost_to_the_schedule():
+    """Somebody follows it, and the scheduled time is served by it, too."""
     queue = queue_of(ask(minutes=2))
-    queue.again(ask(), NOW + MINUTE)
-    assert [(each.due, each.not_before) for each in queue.waiting()] == [(NOW + 2 * MINUTE, None)]
+    queue.again(ask(trigger="command"), NOW + MINUTE)
+    (found,) = queue.waiting()
+    assert (found.trigger, found.serves) == ("command", NOW + 2 * MINUTE)
 
 
 def test_pause_of_one_unit_lets_others_through():
