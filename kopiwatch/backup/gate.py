@@ -16,7 +16,7 @@ from kopiwatch.errors import BusyError, EngineError, RunError
 from kopiwatch.kopia.port import WorkerFiles
 from kopiwatch.task import unwrapped
 
-PROTOCOL = 1
+PROTOCOL = 2
 CONFIG_NAME = "repository.config"
 PASSWORD_NAME = "repository.config.kopia-password"  # noqa: S105 - a file's name
 KILL_SECONDS = 10.0
@@ -25,7 +25,7 @@ KILL_SECONDS = 10.0
 class Said(msgspec.Struct, frozen=True):
     """One line that the worker said. ``at`` is seconds since the epoch, by the worker's clock."""
 
-    say: Literal["hello", "alive", "set-up", "ready", "read", "exit", "error", "gate"]
+    say: Literal["hello", "alive", "set-up", "synced", "ready", "read", "exit", "error", "gate"]
     at: float = 0.0
     reason: str = ""
     text: str = ""
@@ -34,6 +34,7 @@ class Said(msgspec.Struct, frozen=True):
     out: str = ""
     err: str = ""
     protocol: int = 0
+    volatile: tuple[str, ...] = ()
 
 
 class SetUp(msgspec.Struct, frozen=True):
@@ -101,8 +102,11 @@ class GatedKopia:
     async def _order(self, do: str, **fields: object) -> None:
         await self._session.channel.send(msgspec.json.encode({"do": do, **fields}))
 
-    async def set_up(self, set_up: SetUp) -> None:
-        """Hand over the secrets; the worker proves its mounts and takes the Kopia lock."""
+    async def set_up(self, set_up: SetUp) -> tuple[str, ...]:
+        """Hand over the secrets; the worker proves its mounts and takes the Kopia lock.
+
+        Returns those of the expected paths that lie in memory, as a tmpfs does.
+        """
         hello = await self._next("check")
         if hello.say != "hello" or hello.protocol != PROTOCOL:
             raise RunError(
@@ -121,7 +125,18 @@ class GatedKopia:
             lock=set_up.lock,
             owner=set_up.owner,
         )
-        await self._next("check")
+        return (await self._next("check")).volatile
+
+    async def sync(self, paths: tuple[str, ...], phase: str) -> None:
+        """Let the kernel write what it holds of these paths' file systems."""
+        await self._order("sync", paths=paths)
+        said = await self._next(phase)
+        if said.say != "synced":
+            raise RunError(
+                f"unit {self._unit}: Kopia left its gate: {said.err or said.say}",
+                phase=phase,
+                reason="gate",
+            )
 
     async def launch(self, launch: Launch) -> Said:
         """Start Kopia and wait until it stands at the gate, or has ended (``exit``)."""

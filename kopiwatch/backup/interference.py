@@ -20,19 +20,20 @@ async def interference(
 ) -> str:
     """Who disturbed the read, as a sentence; empty when nobody did.
 
-    At **read** every held member must still be down, without having run in between, and nobody
-    else who mounts a source writable may run, members that were down before included: otherwise
-    what was read is not what a stopped application left behind. ``mountpoints`` are the volumes'
+    At **read** every held member must still be down (or frozen), without having run in between, and
+    nobody else who mounts a source writable may run, members that were down before included, unless
+    its label says ``live``: otherwise what was read is not what a stopped application left behind.
+    ``mountpoints`` are the volumes'
     places on the host, by name; ``own`` is our own container, which writes to nobody's data. All
     questions are asked side by side.
     """
 
     async def foreign() -> str:
-        held = {own, *(member.id for member in plan.held)}
+        known = {own, *(member.id for member in plan.held), *plan.live}
         writers = [
             row.name
             for row in await engine.containers()
-            if row.id not in held and row.running and not row.worker
+            if row.id not in known and row.running and row.state != "paused" and not row.worker
             if _writes(row, unit, mountpoints)
         ]
         if not writers:
@@ -44,8 +45,10 @@ async def interference(
             now = await engine.inspect(member.id)
         except ContainerGone:
             return ""
-        if now.running or now.started_at != member.started_at:
-            return f"somebody started {member.name} while it was read"
+        if now.started_at != member.started_at or now.running != (member.how == "pause"):
+            return f"somebody started or ended {member.name} while it was read"
+        if now.paused != (member.how == "pause"):
+            return f"somebody unpaused {member.name} while it was read"
         return ""
 
     calls: list[Callable[[], Awaitable[str]]] = [partial(look, member) for member in plan.held]

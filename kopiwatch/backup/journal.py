@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import anyio
 import anyio.to_thread
@@ -17,19 +16,19 @@ import msgspec
 
 from kopiwatch.durable import remove_durably, write_durably
 from kopiwatch.errors import ConfigError, RunError
-
-How = Literal["stop"]
+from kopiwatch.units.order import How
 
 
 class Held(msgspec.Struct, frozen=True):
-    """One member that ran before and that we hold down.
+    """One member that ran before and that we hold: stopped or paused, as ``how`` says.
 
     ``project``, ``service`` and ``number`` are its Compose identity, empty for stand-alone
     containers: they find its successor if somebody recreates it meanwhile. ``level`` is its place
     in the order of starts, 0 first. ``await_healthy`` names ids that must be healthy before it
     starts. ``healthy_before`` says whether its health check passed; only then it must pass again.
     ``start_timeout`` and ``stop_timeout`` (after which Docker kills it) are seconds. ``started_at``
-    (UTC) is since when it ran as we stopped it: another time means that somebody took over.
+    (UTC) is since when it ran as we held it: another time means that somebody took over.
+    ``shaky`` says that it restarted over and over before, so that it need not run on afterwards.
     """
 
     id: str
@@ -44,6 +43,7 @@ class Held(msgspec.Struct, frozen=True):
     start_timeout: float
     stop_timeout: float
     started_at: datetime | None = None
+    shaky: bool = False
 
 
 class Journal(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from kopiwatch.kopia.tree import RECIPE
 from kopiwatch.task import together
 from kopiwatch.units.container import Container
 from kopiwatch.units.group import tree_path
-from kopiwatch.units.order import Namespaces, OrderPlan, stop_plan
+from kopiwatch.units.order import Namespaces, OrderPlan, Reading, stop_plan
 from kopiwatch.units.setting import MemberSettings
 from kopiwatch.units.unit import Source, Unit
 
@@ -55,11 +55,18 @@ async def plan_hold(
         for level in order.stop_levels
     )
     _refuse(unit, (stop for level in stops for stop in level), known)
+    shaky = [f"{m.name} restarts over and over" for m in held if m.shaky]
+    live = [
+        f"{names[i].name} writes on while its data is read (kopi.mode=live)" for i in order.live
+    ]
     return HoldPlan(
         levels=stops,
+        pauses=order.pauses,
         held=held,
+        live=order.live,
+        reading=order.reading,
         inspected=tuple(inspected),
-        warnings=order.warnings,
+        warnings=(*order.warnings, *shaky, *live),
     )
 
 
@@ -99,13 +106,14 @@ def _held(
         project=row.project,
         service=row.service,
         number=row.number,
-        how="stop",
+        how="pause" if row.id in order.pauses else "stop",
         level=level,
         await_healthy=order.gates.get(row.id, ()),
         healthy_before=inspected.health == "healthy",
         start_timeout=(settings or MemberSettings()).start_timeout.total_seconds(),
         stop_timeout=(_stop_timeout(settings) or inspected.stop_timeout or ENDLESS).total_seconds(),
         started_at=inspected.started_at,
+        shaky=row.state == "restarting",
     )
 
 
@@ -142,14 +150,16 @@ def _entry(source: Source) -> TreeEntry:
     return TreeEntry(source.path, "path", source.host_path)
 
 
-def parents_trusted(snapshots: Iterable[Snapshot]) -> bool:
+def parents_trusted(snapshots: Iterable[Snapshot], reading: Reading) -> bool:
     """Whether Kopia may skip files that look unchanged since an earlier snapshot of this source.
 
     Kopia takes the newest complete manifest and all newer incomplete ones as parents. Each of them
-    must be ours, a success, and read while its members were stopped: a file that a program writes
-    through mmap can change without its times changing (measured: stale in 13 of 14 runs).
+    must be ours, a success, and read while its members were stopped or frozen (and their pages
+    written back): a file that a program writes through mmap can change without its times changing
+    (measured: stale in 13 of 14 runs). A ``live`` read is no better than such a parent.
     """
     newest = max(snapshots, key=lambda snapshot: snapshot.start_time, default=None)
     if newest is None:
         return True
-    return not newest.incomplete and not newest.quarantine and newest.tag("mode") == "stop"
+    trusted = ("stop", "pause", "live") if reading == "live" else ("stop", "pause")
+    return not newest.incomplete and not newest.quarantine and newest.tag("mode") in trusted

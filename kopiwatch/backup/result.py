@@ -67,7 +67,7 @@ class RunResult(msgspec.Struct, frozen=True):
     ``reason`` is a stable code, empty for a success; ``message`` is the sentence for people, and
     ``hint`` what to do. ``window`` is downtime in seconds, 0 when nobody was stopped. ``snapshot``
     is the manifest's id, empty when there is none, and ``data_at`` when its reading began (UTC):
-    how old the data in it is.
+    how old the data in it is. ``broke_in`` is the phase that ended with an error, if one did.
     """
 
     run: str
@@ -87,6 +87,7 @@ class RunResult(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     exit_code: int = 0
     data_at: datetime | None = None
+    broke_in: Phase | None = None
 
     @property
     def before_window(self) -> bool:
@@ -95,7 +96,9 @@ class RunResult(msgspec.Struct, frozen=True):
 
     @property
     def failed_in(self) -> Phase | None:
-        """The last phase before the report; for a failed run, the one it failed in."""
+        """The phase that ended with an error, else the last one before the report."""
+        if self.broke_in is not None:
+            return self.broke_in
         reached = [time.phase for time in self.phases if time.phase != "report"]
         return reached[-1] if reached else None
 

@@ -121,6 +121,7 @@ class _Loader:
             schedule_origin=_origin(given.get("schedule")) or default.schedule_origin,
             timezone=self.timezone(),
             forget_after=duration_of(good.get("forget_after", "")),
+            run_timeout=duration_of(good.get("run_timeout", "")) or default.run_timeout,
             listen=read_listen(good.get("listen", "")),
             metrics_user=good.get("metrics_user", ""),
             metrics_password=self.secret("metrics_password", given),

@@ -188,6 +188,12 @@ SETTINGS: tuple[Setting, ...] = (
         "After how long (`30d`) a unit whose containers are gone is no longer watched.",
         _fault_of_duration,
     ),
+    Setting(
+        "run_timeout",
+        "24h",
+        "How long a run may take at most, the upload of its data included.",
+        _fault_of_duration,
+    ),
 )
 
 FOREIGN_PREFIXES = ("KOPIWATCH_DEMO_", "KOPIWATCH_TEST_")

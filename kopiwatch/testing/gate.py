@@ -15,21 +15,23 @@ import msgspec
 from kopiwatch.testing.engine_worker import FakeWorker
 from kopiwatch.testing.kopia import FakeRepository
 
-Step = Literal["start", "set-up", "launch", "go", "flush"]
+Step = Literal["start", "set-up", "sync", "launch", "go", "flush"]
 
 
 class FakeProgram:
     """Plays every worker of one engine.
 
     ``trees`` holds the files of a source by its path in the tree (``volumes/data``); a source that
-    is mounted but not named has one file. ``at`` lets a test act when a step is reached: the
-    function gets the worker and says whether it has dealt with the step by itself.
+    is mounted but not named has one file. ``volatile`` are paths in the tree that lie in memory.
+    ``at`` lets a test act when a step is reached: the function gets the worker and says whether it
+    has dealt with the step by itself.
     """
 
     def __init__(self, repository: FakeRepository) -> None:
         self.repository = repository
         self.trees: dict[str, dict[str, bytes]] = {}
         self.missing: set[str] = set()
+        self.volatile: tuple[str, ...] = ()
         self.failed = 0
         self.killed = False
         self.steps: list[str] = []
@@ -66,9 +68,12 @@ class FakeProgram:
 
     def _answer(self, worker: FakeWorker, step: str, order: Mapping[str, Any]) -> None:
         if step == "start":
-            self._say(worker, "hello", protocol=1)
+            self._say(worker, "hello", protocol=2)
         elif step == "set-up":
-            self._say(worker, "set-up")
+            volatile = [path for path in order["expect"] if path.endswith(self.volatile)]
+            self._say(worker, "set-up", volatile=volatile)
+        elif step == "sync":
+            self._say(worker, "synced")
         elif step == "launch":
             self.argv = list(order["argv"])
             self._say(worker, "ready")

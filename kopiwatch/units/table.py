@@ -165,7 +165,6 @@ LABELS: tuple[Label, ...] = (
         "member",
         "How the container is kept from writing while its data is read.",
         field="mode",
-        supported=("stop",),
     ),
     Label(
         "kopi.stop-timeout",

@@ -66,6 +66,7 @@ class RunWorld:
         self.state = StateFolder(folder / "state")
         self.uuid = self.state.open()
         self.said = Said()
+        self.run_timeout = 24 * 3600.0
         self.db = self.member("db", "data")
         self.web = self.member("web", "files", depends="db:service_started:false")
 
@@ -110,6 +111,7 @@ class RunWorld:
             repository_is_folder=True,
             listener=self.said,
             clock=self.time.clock,
+            run_timeout=timedelta(seconds=self.run_timeout),
         )
 
     async def run(self, name: str = "shop", run: str = "r1") -> RunResult:
