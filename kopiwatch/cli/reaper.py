@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 PASSED_ON = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP),
@@ -25,7 +26,8 @@ def become_init() -> None:
         return
 
     def pass_on(number: int, _frame: object) -> None:
-        os.kill(child, number)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(child, number)
 
     for number in PASSED_ON:
         signal.signal(number, pass_on)

@@ -28,13 +28,15 @@ def known_units(
 
 def make_board(desk: Desk, facts: WatchFacts, planner: Planner) -> Board:
     """Everything as it is now."""
+    queue = _queue(desk)
+    due = {queued.unit: queued.due for queued in reversed(queue)}
     return Board(
         at=desk.clock.now(),
         ready=desk.ready,
         version=__version__,
         kopia_version=desk.kopia_version,
         revision=desk.revision,
-        units=tuple(_filled(desk, planner, unit) for unit in _units(desk)),
+        units=tuple(_filled(desk, planner, unit, due.get(unit.unit)) for unit in _units(desk)),
         watcher=WatcherBoard(
             connected=facts.connected,
             trouble=facts.trouble,
@@ -51,10 +53,7 @@ def make_board(desk: Desk, facts: WatchFacts, planner: Planner) -> Board:
             failures=dict(desk.repository_failures),
             breaker=desk.breaker.open,
         ),
-        queue=tuple(
-            Queued(ask.unit, ask.due, ask.since, ask.trigger, ask.priority)
-            for ask in desk.queue.waiting()
-        ),
+        queue=queue,
         failures=dict(desk.failures),
         skipped=dict(desk.skipped),
         docker_failures={"list": facts.failed_lists} | dict(desk.docker_failures),
@@ -74,8 +73,22 @@ def _units(desk: Desk) -> tuple[UnitBoard, ...]:
     return known_units(desk.found, desk.ledger.records) if desk.found is not None else ()
 
 
-def _filled(desk: Desk, planner: Planner, board: UnitBoard) -> UnitBoard:
-    """With what only the living daemon knows."""
+def _queue(desk: Desk) -> tuple[Queued, ...]:
+    """What waits for its turn, in order; first what was taken and still waits for the run lock."""
+    waiting = tuple(
+        Queued(ask.unit, ask.due, ask.since, ask.trigger, ask.priority)
+        for ask in desk.queue.waiting()
+    )
+    taken = desk.running
+    if taken is None:
+        return waiting
+    record = desk.ledger.records.get(taken.unit)
+    begun = record is not None and record.running
+    return waiting if begun else (taken, *waiting)
+
+
+def _filled(desk: Desk, planner: Planner, board: UnitBoard, due: datetime | None) -> UnitBoard:
+    """With what only the living daemon knows; ``due`` is of the run that waits, if one does."""
     name = board.unit
     holdings = desk.holdings.get(name) if desk.holdings is not None else None
     record = desk.ledger.records.get(name)
@@ -84,17 +97,11 @@ def _filled(desk: Desk, planner: Planner, board: UnitBoard) -> UnitBoard:
         running, since = record.running, record.running_since
     return msgspec.structs.replace(
         board,
-        next_run=_next_run(desk, planner, name) if board.present else None,
+        next_run=(due or planner.next_run(name)) if board.present else None,
         running=running,
         running_since=since,
-        queued=name in desk.queue,
+        queued=due is not None,
         left_stopped=desk.left_stopped.get(name, ()),
         points=None if desk.holdings is None else (holdings.count if holdings else 0),
         oldest_point=holdings.oldest if holdings else None,
     )
-
-
-def _next_run(desk: Desk, planner: Planner, unit: str) -> datetime | None:
-    """What waits in the queue is due already; else the time that the planner waits for."""
-    queued = [ask.due for ask in desk.queue.waiting() if ask.unit == unit]
-    return queued[0] if queued else planner.next_run(unit)

@@ -211,11 +211,15 @@ class Daemon:
         connected = self.watcher.facts.connected
         if connected != self.desk.connected:
             self.desk.connected = connected
+            if connected:
+                self.executor.docker_is_back()
             self.desk.work.ring()
         self.desk.changed()
 
     async def _submit(self, order: BackupOrder) -> Job:
-        return await submit(self.desk, order)
+        job = await submit(self.desk, order)
+        self.executor.hasten()
+        return job
 
     async def _measure_lag(self) -> None:
         await watch_lag(self.exposition.lagged, self.desk.clock)

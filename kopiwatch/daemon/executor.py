@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 import anyio
+import msgspec
 
 from kopiwatch import wiring
 from kopiwatch.backup.result import RunResult
@@ -106,10 +107,28 @@ class Executor:
         await self.count_owed()
         return True
 
+    def docker_is_back(self) -> None:
+        """What is down because of us comes back now, not after the pause of a long outage."""
+        self._owed_pause = OWED_PAUSE[0]
+        if self._owed_at is not None:
+            self._owed_at = self.desk.clock.now()
+
+    def hasten(self) -> None:
+        """Somebody waits: an open breaker is probed now."""
+        if self.desk.breaker.open:
+            self._probe_at = self.desk.clock.now()
+
     async def count_owed(self) -> dict[str, tuple[str, ...]]:
         """Who is still down because of us, now that nothing runs; by unit."""
         desk = self.desk
-        journals = await readable(desk.state.journals)
+        try:
+            journals = await readable(desk.state.journals)
+        except KopiwatchError as error:
+            # A folder that cannot be read is not an empty one: what was known still counts.
+            desk.say_once("journal", error)
+            self._owed_at = desk.clock.now() + timedelta(seconds=self._owed_pause)
+            return desk.left_stopped
+        desk.said_well("journal", "the journals can be read again")
         left = {
             unit: tuple(member.name for member in journal.members)
             for unit, journal in journals.items()
@@ -186,12 +205,14 @@ class Executor:
         desk.observe(result)
         now = desk.clock.now()
         if result.verdict == "skipped":
-            if result.reason in DOCKER_AWAY:
-                desk.queue.again(ask, now + DOCKER_PAUSE)
-            elif result.reason == "gone" and ask.trigger != "command":
+            wanted = _of_the_schedule(ask)
+            if result.reason in DOCKER_AWAY and wanted is not None:
+                desk.queue.again(wanted, now + DOCKER_PAUSE)
+            elif result.reason == "gone":
                 # Perhaps being recreated; the planner drops it when it stays away.
-                desk.queue.again(ask, now + GONE_PAUSE)
                 desk.plan.ring()
+                if wanted is not None:
+                    desk.queue.again(wanted, now + GONE_PAUSE)
             return
         if result.verdict == "success":
             desk.breaker.succeeded()
@@ -200,8 +221,8 @@ class Executor:
         if result.exit_code == RepositoryError.exit_code:
             desk.breaker.failed()
             self._probe_at = desk.breaker.probe_at(now) if desk.breaker.open else now
-        else:
-            desk.breaker.succeeded()
+        elif result.snapshot:
+            desk.breaker.succeeded()  # it took a manifest; what failed was not the repository
         if result.before_window and result.reason != "cancelled":
             desk.queue.retry(ask, now)
 
@@ -249,3 +270,12 @@ class Executor:
                 return await lock.acquire(wait=3600.0)
             except BusyError as error:
                 self.desk.listener.say("wait", f"{error.message}; still waiting", level="warning")
+
+
+def _of_the_schedule(ask: Ask) -> Ask | None:
+    """What is still wanted of a run that was skipped: its follower has seen a command end."""
+    if ask.trigger != "command":
+        return ask
+    if ask.also is None:
+        return None
+    return msgspec.structs.replace(ask, trigger="schedule", due=ask.also, also=None)

@@ -118,11 +118,11 @@ def _owner_here(desk: Desk) -> Owner | None:
 
 async def _replay(desk: Desk) -> None:
     """Start what is still owed, if anything is and nobody else works on it."""
-    journals = await readable(desk.state.journals)
-    if not any(journal.members for journal in journals.values()):
-        return
     lock = FileLock(desk.state.run_lock, command="run: stop")
     try:
+        journals = await readable(desk.state.journals)
+        if not any(journal.members for journal in journals.values()):
+            return
         async with lock.hold(), wiring.docker(desk.config) as where:
             await wiring.replay(where.engine, desk.state, desk.identity, desk.listener)
     except BusyError as error:

@@ -6,6 +6,7 @@ that restarts under live-restore) must not hold up the event loop, least of all 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import sys
@@ -131,6 +132,9 @@ class _Writer:
                     self._stream.flush()
             except (OSError, ValueError):
                 continue  # nobody listens any more; the metrics still tell
+        # The end may have waited behind the last line, which was not flushed for it.
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class _Bridge(logging.Handler):

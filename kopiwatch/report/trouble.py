@@ -63,8 +63,11 @@ def _house(board: Board, *, daemon: bool) -> Iterable[Trouble]:
     elif not board.watcher.connected:
         why = board.watcher.trouble or "not yet"
         yield Trouble("watcher", "Docker", f"not connected to its events: {why}")
-    if board.repository.up is False:
+    if board.repository.trouble:
         yield Trouble("repository", "repository", board.repository.trouble)
+    elif board.repository.breaker:
+        why = "the last runs failed for its sake; runs wait until it answers"
+        yield Trouble("repository", "repository", why)
     if board.history_error:
         yield Trouble("history", "history", board.history_error)
     if board.config_error:

@@ -71,12 +71,16 @@ def deadline(
 
     ``base`` is when the unit was first seen, if it has no complete restore point. With ``max_age``
     that decides. Else the first due time after ``base`` counts, and the larger of 2 h and half of
-    the time from ``base`` to it is allowed on top.
+    the time between it and the due time before is allowed on top. So a backup by hand never makes a
+    unit overdue earlier than it would have been without.
     """
     if max_age is not None:
         return base + max_age
     due = next_due(schedule, timezone, base)
-    return None if due is None else due + max(GRACE, (due - base) / 2)
+    if due is None:
+        return None
+    before = last_due(schedule, timezone, base, EPOCH) or base
+    return due + max(GRACE, (due - before) / 2)
 
 
 # -- cron ------------------------------------------------------------------------------------------

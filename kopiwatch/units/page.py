@@ -81,9 +81,9 @@ the unit's time zone) within these, with `"false"` not at all. A run counts as m
 noticed more than 10 minutes after its time. A new unit waits for its first due time.
 
 **When a unit is overdue.** `kopi.max-age` says how old its newest complete restore point may
-become. Without it that is the first due time after that point, plus half of the way from the point
-to it, but at least 2 hours: a unit of `0 2 * * *`, backed up at 02:00, is overdue at 14:00 of the
-next day. A unit that was never backed up counts from when it was first seen.
+become. Without it that is the first due time after that point, plus half of the time between it and
+the due time before, but at least 2 hours: a unit of `0 2 * * *`, backed up at 02:00, is overdue at
+14:00 of the next day. A unit that was never backed up counts from when it was first seen.
 """
 
 _PROFILES = """

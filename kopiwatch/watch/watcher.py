@@ -225,9 +225,10 @@ class Watcher:
                 if blind:
                     self._soil()
             self._resyncs[reason] += 1
-            self._note(last_resync=asked)
             self._compare(rows, reason, told=told)
             await self._pass_on(engine, Sighting(rows, asked, reason))
+            # Last: whoever shows each change and then pauses would show the news after the pause.
+            self._note(last_resync=asked)
             reason = await self._due()
         lived = self._clock.seconds() - began
         silent = self._clock.seconds() - max(began, self._last_heard)

@@ -121,9 +121,13 @@ class Attempt:
 async def refuse(
     order: Order, error: KopiwatchError, recorder: Recorder, now: datetime, *, verdict: Verdict
 ) -> RunResult:
-    """Record an attempt that failed before there was a house to run in."""
+    """Record an attempt that failed before there was a house to run in.
+
+    One that is skipped has not begun: its due time is still owed, also to the next life.
+    """
     identity = new_run_id(now)
-    await recorder.begin(identity, order, now)
+    if verdict != "skipped":
+        await recorder.begin(identity, order, now)
     result = RunResult(
         run=identity,
         unit=order.unit,

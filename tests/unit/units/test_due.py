@@ -228,7 +228,7 @@ def test_last_due_takes_no_longer_for_a_floor_far_away(text, monkeypatch):
     ("text", "base", "expected"),
     [
         ("0 2 * * *", utc(2026, 1, 1, 2), utc(2026, 1, 2, 14)),
-        ("0 2 * * *", utc(2026, 1, 1, 1, 50), utc(2026, 1, 1, 4)),
+        ("0 2 * * *", utc(2026, 1, 1, 1, 50), utc(2026, 1, 1, 14)),
         ("@hourly", utc(2026, 1, 1), utc(2026, 1, 1, 3)),
         ("@weekly", utc(2026, 1, 4), utc(2026, 1, 14, 12)),
         ("every 6h", utc(2026, 1, 1), utc(2026, 1, 1, 9)),

@@ -758,3 +758,18 @@ async def test_after_any_chaos_the_last_sighting_is_the_truth(world, seed):
         await world.time.pass_by(331 + 30 + 30)
         assert world.watcher.facts.connected
         assert await world.sees_the_truth()
+
+
+async def test_news_is_passed_on_before_the_facts_of_its_list_change(world):
+    """Whoever shows each change and then pauses shows the news at once."""
+    async with running(world):
+        world.docker.add_container("db", labels=LABELS)
+        await settle()
+        told, at_seen = world.changes, []
+
+        async def seen(engine: Engine, sighting: Sighting) -> None:
+            at_seen.append(world.changes)
+
+        world.on_seen = seen
+        await world.time.pass_by(3)
+        assert (at_seen, world.changes) == ([told], told + 1)
