@@ -5,25 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 import msgspec
 
 from kopiwatch.errors import RunError, UsageError
 from kopiwatch.kopia.argv import USER
 from kopiwatch.kopia.record import Entry, Snapshot
+from kopiwatch.kopia.worth import State, worth
 
 ROOT = "/mnt/"
 SLACK = timedelta(seconds=1)
-State = Literal["complete", "incomplete", "bad", "unfinished", "foreign"]
 
 
 class Point(msgspec.Struct, frozen=True):
     """One restore point. ``at`` is UTC, ``size`` bytes.
 
-    ``state`` is ``complete`` for a success, ``bad`` for a run that was none (``reason`` says why),
-    ``incomplete`` when Kopia itself calls the manifest so, ``unfinished`` while the verdict of its
-    run is not known, and ``foreign`` for a manifest that no kopiwatch run made.
+    ``state`` is what it is worth, see :data:`kopiwatch.kopia.worth.State`, and ``reason`` why it is
+    not ``complete``.
     """
 
     unit: str
@@ -95,7 +93,7 @@ def _point(snapshot: Snapshot, unfinished: Collection[str]) -> Point:
     *instance, unit = snapshot.source.path.removeprefix(ROOT).split("/")
     root = snapshot.root_entry
     summary = root.summ if root else None
-    state, reason = _state(snapshot, unfinished)
+    state, reason = worth(snapshot, unfinished)
     return Point(
         unit=unit,
         instance=instance[0].removeprefix("@") if instance else "default",
@@ -111,21 +109,6 @@ def _point(snapshot: Snapshot, unfinished: Collection[str]) -> Point:
         files=summary.files if summary else 0,
         root=root.obj if root else "",
     )
-
-
-def _state(snapshot: Snapshot, unfinished: Collection[str]) -> tuple[State, str]:
-    if snapshot.incomplete:
-        return "incomplete", snapshot.incomplete
-    if snapshot.quarantine:
-        return "bad", snapshot.quarantine
-    if not snapshot.tag("run"):
-        return "foreign", "not made by a run of kopiwatch"
-    if snapshot.tag("run") in unfinished:
-        return "unfinished", "its run has no verdict yet"
-    summary = snapshot.root_entry.summ if snapshot.root_entry else None
-    if summary is None or summary.num_failed:
-        return "bad", "unreadable"
-    return "complete", ""
 
 
 def select(unit: str, found: Iterable[Point], at: str) -> Point:
