@@ -18,6 +18,7 @@ Phase = Literal[
     "health",
     "flush",
     "verify",
+    "keep",
     "report",
 ]
 MemberState = Literal["started", "ran-already", "taken-over", "gone", "failed"]
@@ -25,7 +26,7 @@ MemberState = Literal["started", "ran-already", "taken-over", "gone", "failed"]
 
 IN_WINDOW: tuple[Phase, ...] = ("stop", "read", "start")
 """The phases from the first stop to the last start."""
-AFTER_WINDOW: tuple[Phase, ...] = ("health", "flush", "verify", "report")
+AFTER_WINDOW: tuple[Phase, ...] = ("health", "flush", "verify", "keep", "report")
 """The phases in which every member has been started again."""
 
 
@@ -68,6 +69,8 @@ class RunResult(msgspec.Struct, frozen=True):
     ``hint`` what to do. ``window`` is downtime in seconds, 0 when nobody was stopped. ``snapshot``
     is the manifest's id, empty when there is none, and ``data_at`` when its reading began (UTC):
     how old the data in it is. ``broke_in`` is the phase that ended with an error, if one did.
+    ``deleted`` counts the manifests that retention let go afterwards; ``keep_failed`` says that it
+    could not, which is no part of the verdict.
     """
 
     run: str
@@ -88,6 +91,8 @@ class RunResult(msgspec.Struct, frozen=True):
     exit_code: int = 0
     data_at: datetime | None = None
     broke_in: Phase | None = None
+    deleted: int = 0
+    keep_failed: bool = False
 
     @property
     def before_window(self) -> bool:

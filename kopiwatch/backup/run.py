@@ -14,6 +14,7 @@ from kopiwatch.backup.answer import failure, manifest
 from kopiwatch.backup.course import Course
 from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
 from kopiwatch.backup.house import House
+from kopiwatch.backup.keep import NOTHING, Kept, keep
 from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
 from kopiwatch.backup.recipe import write_recipe
 from kopiwatch.backup.result import RunResult, SourceResult, Verdict
@@ -28,6 +29,7 @@ from kopiwatch.kopia.tree import RECIPE, parts
 from kopiwatch.task import together
 from kopiwatch.units.container import Container
 from kopiwatch.units.unit import Unit
+from kopiwatch.words import counted
 
 READY_SECONDS = 300.0
 SETTLE_SECONDS = 120.0
@@ -52,6 +54,7 @@ class Run:
         self.sources: tuple[SourceResult, ...] = ()
         self.snapshot: Snapshot | None = None
         self.launched = False
+        self.kept = NOTHING
 
     async def execute(self) -> RunResult:
         """Run all phases; never raises an error of ours, it becomes the verdict.
@@ -82,9 +85,13 @@ class Run:
                     )
                 )
             raise
-        # The verdict is known: a signal that comes now does not change it.
-        with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_SECONDS):
-            await self._report(verdict, reason, message)
+        try:
+            if verdict == "success":
+                await self._keep()
+        finally:
+            # The verdict is known: a signal that comes now does not change it.
+            with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_SECONDS):
+                await self._report(verdict, reason, message)
         result = self.result
         if result is None:
             return await self._end_badly(self._late())
@@ -241,6 +248,35 @@ class Run:
         )
         return tuple(results)
 
+    async def _keep(self) -> None:
+        """Delete what the unit's retention lets go; trouble with it is not the run's."""
+        house, unit = self.house, self.unit
+        with self.course.timed("keep"):
+            try:
+                # First, for a run that dies here would else be none, and what it replaced be gone.
+                await self._settle("")
+                self.kept = await keep(
+                    house.repository, self._source, unit.name, unit.settings, house.clock.now()
+                )
+            except KopiwatchError as error:
+                hint = f" ({error.hint})" if error.hint else ""
+                self.kept = Kept(warning=f"retention: {error.message}{hint}", failed=True)
+            if self.kept.deleted:
+                self.course.say(
+                    "keep", f"retention deleted {counted(self.kept.deleted, 'manifest')}"
+                )
+
+    async def _settle(self, reason: str) -> str:
+        """Make the verdict durable; the new id of a manifest that was pinned as bad, or empty."""
+        return await make_durable(
+            self.house.repository,
+            self.house.state.journals,
+            unit=self.unit.name,
+            source=self._source,
+            run=self.run,
+            reason=reason,
+        )
+
     async def _end_badly(self, error: KopiwatchError) -> RunResult:
         reason = error.reason if isinstance(error, RunError) else error.code
         message = error.message.removeprefix(f"unit {self.unit.name}: ")
@@ -253,19 +289,12 @@ class Run:
     async def _report(self, verdict: Verdict, reason: str, message: str) -> RunResult:
         """Make the verdict durable, then clear what the journal no longer owes."""
         warnings = self._warnings()
+        warnings += [self.kept.warning] if self.kept.warning else []
         identity = self.snapshot.id if self.snapshot else ""
         with self.course.timed("report"):
             if self.launched:
                 try:
-                    pinned = await make_durable(
-                        self.house.repository,
-                        self.house.state.journals,
-                        unit=self.unit.name,
-                        source=self._source,
-                        run=self.run,
-                        reason=reason,
-                    )
-                    identity = pinned or identity
+                    identity = await self._settle(reason) or identity
                 except KopiwatchError as error:
                     warnings.append(
                         f"the verdict could not be made durable ({error.message}); "
@@ -288,6 +317,8 @@ class Run:
             exit_code=0 if verdict == "success" else 1,
             data_at=self.snapshot.start_time if self.snapshot else None,
             broke_in=self.course.failed_in,
+            deleted=self.kept.deleted,
+            keep_failed=self.kept.failed,
         )
         return self.result
 

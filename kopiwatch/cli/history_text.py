@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from kopiwatch.backup.result import RunResult
 from kopiwatch.cli.output import print_table, print_text
 from kopiwatch.report.history_record import RunDetail, RunRow, UnitStats
-from kopiwatch.words import moment, seconds, size
+from kopiwatch.words import counted, moment, seconds, size
 
 UNKNOWN = "-"
 
@@ -63,6 +63,9 @@ def print_detail(detail: RunDetail) -> None:
         "data as of": moment(row.data_at) if row.data_at else "",
         "snapshot": row.snapshot,
         "stored": f"{row.files} files, {size(row.size)}" if row.snapshot else "",
+        "retention": f"deleted {counted(result.deleted, 'manifest')}"
+        if result and result.deleted
+        else "",
         "known": "from its restore point only" if row.rebuilt else "",
     }
     for name, value in facts.items():

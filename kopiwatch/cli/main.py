@@ -20,7 +20,7 @@ COMMANDS: dict[str, str] = {
     "explain": "Show each setting of a container and where it came from.",
     "forget": "Stop watching a unit that is gone for good.",
     "check": "Check configuration and labels.",
-    "repo": "Create, connect or look at the repository.",
+    "repo": "Create, connect, look at or thin out the repository.",
     "healthcheck": "Exit 0 if the daemon is alive, for Docker.",
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
@@ -83,7 +83,7 @@ class FakeRepository:
 
     Without a ``place`` there is one with an empty repository in it, connected, with the host policy
     in order. ``calls`` lists the methods that were called, with their arguments. Make one fail
-    with :meth:`fail`, put snapshots in with :meth:`add_snapshot`.
+    with :meth:`fail`, look on with :meth:`hook`, put snapshots in with :meth:`add_snapshot`.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class FakeRepository:
         self._host = host
         self._password = password
         self._failures: dict[str, list[KopiwatchError]] = {}
+        self._hooks: dict[str, Callable[[], Awaitable[None]]] = {}
         self._serial = 0
         if place is None:
             self.place.contents = FakeContents(_hash("repository"), password or "")
@@ -120,6 +121,12 @@ class FakeRepository:
         if not hasattr(type(self), method):
             raise ValueError(f"a repository has no method {method!r}")
         self._failures.setdefault(method, []).extend([error] * times)
+
+    def hook(self, method: str, action: Callable[[], Awaitable[None]]) -> None:
+        """Await ``action`` whenever a method is called, before it does anything."""
+        if not hasattr(type(self), method):
+            raise ValueError(f"a repository has no method {method!r}")
+        self._hooks[method] = action
 
     def set_policy(self, target: str, value: Mapping[str, object] | None) -> None:
         """Define (or remove) the policy of a target, as somebody else might."""
@@ -171,7 +178,7 @@ class FakeRepository:
 
     async def create(self) -> Created:
         """Make a repository in an empty place for a state that knows none."""
-        self._called("create")
+        await self._called("create")
         if self.state.unique_id:
             raise RepositoryExists(f"this state belongs to the repository {self.state.unique_id}")
         self._require_place()
@@ -187,7 +194,7 @@ class FakeRepository:
 
     async def connect(self) -> RepositoryStatus:
         """Connect to what is there."""
-        self._called("connect")
+        await self._called("connect")
         if self.state.unique_id and self.state.path != self.place.path:
             raise self._mismatch(self.place.path)
         contents = self._open()
@@ -198,7 +205,7 @@ class FakeRepository:
 
     async def ensure_connected(self) -> None:
         """Connect if there is no connection."""
-        self._called("ensure_connected")
+        await self._called("ensure_connected")
         if not self.state.connected:
             await self.connect()
         elif self.state.path != self.place.path:
@@ -206,7 +213,7 @@ class FakeRepository:
 
     async def status(self) -> RepositoryStatus:
         """Reachable, and the one we know."""
-        self._called("status")
+        await self._called("status")
         contents = self._connected()
         if contents.unique_id != self.state.unique_id:
             raise self._mismatch(contents.unique_id)
@@ -214,14 +221,14 @@ class FakeRepository:
 
     async def snapshots(self, source: str = "") -> tuple[Snapshot, ...]:
         """All snapshots of a source, or of all; oldest first per source."""
-        self._called("snapshots", source)
+        await self._called("snapshots", source)
         found = self._connected().snapshots
         wanted = (s for s in found if not source or str(s.source) == source)
         return tuple(sorted(wanted, key=lambda s: (str(s.source), s.start_time)))
 
     async def directory(self, obj: str) -> Directory:
         """A directory object."""
-        self._called("directory", obj)
+        await self._called("directory", obj)
         attempt = f"reading the directory {obj}"
         require_path(obj, attempt)
         contents = self._connected()
@@ -232,7 +239,7 @@ class FakeRepository:
 
     async def content(self, obj: str) -> bytes:
         """The bytes of one file."""
-        self._called("content", obj)
+        await self._called("content", obj)
         attempt = f"reading the file {obj}"
         require_path(obj, attempt)
         contents = self._connected()
@@ -240,7 +247,7 @@ class FakeRepository:
 
     async def ensure_policy(self, host: str) -> bool:
         """Write the host policy on drift only."""
-        self._called("ensure_policy", host)
+        await self._called("ensure_policy", host)
         target = policy.host_target(host)
         if not policy.drift(self._connected().policies.get(target)):
             return False
@@ -249,7 +256,7 @@ class FakeRepository:
 
     async def check_policy(self, source: str) -> None:
         """Raise unless the policy in effect is exactly ours."""
-        self._called("check_policy", source)
+        await self._called("check_policy", source)
         policies = self._connected().policies
         identity = _identity(source)
         effective: dict[str, object] = {}
@@ -267,7 +274,7 @@ class FakeRepository:
 
     async def pin(self, snapshot: str, name: str) -> None:
         """Pin a snapshot; its id changes."""
-        self._called("pin", snapshot, name)
+        await self._called("pin", snapshot, name)
         attempt = f"pinning the snapshot {snapshot}"
         require_snapshots([snapshot], attempt)
         contents = self._connected()
@@ -283,7 +290,7 @@ class FakeRepository:
         """Delete manifests, all or none."""
         if not snapshots:
             return
-        self._called("delete", snapshots)
+        await self._called("delete", snapshots)
         attempt = f"deleting {len(snapshots)} snapshots"
         require_snapshots(snapshots, attempt)
         contents = self._connected()
@@ -294,7 +301,7 @@ class FakeRepository:
 
     async def restore(self, path: str, target: Path, *, timeout: timedelta | None) -> RestoreResult:
         """Write the files of a snapshot, or of a path in it."""
-        self._called("restore", path, target, timeout)
+        await self._called("restore", path, target, timeout)
         attempt = f"restoring {path} into {target}"
         require_path(path, attempt)
         if not target.is_absolute():
@@ -308,7 +315,7 @@ class FakeRepository:
         self, *, cache_dir: Path | str, storage_path: Path | str | None = None
     ) -> WorkerFiles:
         """Something that looks like Kopia's configuration and credential."""
-        self._called("worker_files", cache_dir, storage_path)
+        await self._called("worker_files", cache_dir, storage_path)
         self._connected()
         config = {
             "storage": {"type": "filesystem", "config": {"path": str(storage_path)}},
@@ -321,8 +328,10 @@ class FakeRepository:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _called(self, method: str, *arguments: object) -> None:
+    async def _called(self, method: str, *arguments: object) -> None:
         self.calls.append((method, arguments))
+        if method in self._hooks:
+            await self._hooks[method]()
         if self._failures.get(method):
             raise self._failures[method].pop(0)
 

@@ -86,6 +86,23 @@ the due time before, but at least 2 hours: a unit of `0 2 * * *`, backed up at 0
 14:00 of the next day. A unit that was never backed up counts from when it was first seen.
 """
 
+_RETENTION = """
+## Retention
+
+After each backup that was a success, kopiwatch deletes what none of the six numbers keeps. They
+mean what they mean in Kopia: of each hour, day, week, month and year that has a complete restore
+point the newest one is kept, as long as it is not older than so many hours, days and so on before
+the newest of all. Days begin in the time zone that `kopi.timezone` names. A number that nobody
+gives is the configuration's, else the default above; a single `"0"` switches that number off, and
+six of them, which would keep nothing, disable the unit.
+
+Never deleted are the newest complete restore point, what somebody pinned, and what no run of
+kopiwatch made. Manifests of runs that were no success never take the place of a good one; they go
+when a complete restore point is two weeks younger, all but the newest three. More than ten at once
+are not deleted by a run: it says so, and `kopiwatch repo retention apply UNIT --yes` does it.
+`kopiwatch repo retention show` tells of every restore point why it is kept.
+"""
+
 _PROFILES = """
 ## Profiles
 
@@ -112,7 +129,7 @@ profile says there and returns to the default. `kopi.enable`, `kopi.unit`, `kopi
 def render() -> str:
     """The whole page, as text."""
     head = "| Label | Value | Default | For | Meaning |\n|---|---|---|---|---|\n"
-    return _INTRO + head + "".join(_row(label) for label in LABELS) + _SCHEDULES + _PROFILES
+    return _INTRO + head + "".join(map(_row, LABELS)) + _SCHEDULES + _RETENTION + _PROFILES
 
 
 def _row(label: Label) -> str:

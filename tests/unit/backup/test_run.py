@@ -26,7 +26,7 @@ async def test_run_is_a_success_and_owes_nothing(world):
     result = await world.run()
     assert (result.verdict, result.reason, result.exit_code) == ("success", "", 0)
     assert [p.phase for p in result.phases] == [
-        *("check", "ready", "stop", "read", "start", "health", "flush", "verify", "report")
+        *("check", "ready", "stop", "read", "start", "health", "flush", "verify", "keep", "report")
     ]
     assert [(s.path, s.reason) for s in result.sources] == [
         ("recipe", ""),
