@@ -21,16 +21,18 @@ from kopiwatch.backup.bringing import (
     wait_all_healthy,
     watch,
 )
+from kopiwatch.backup.earlier import held_against, last_good
 from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
 from kopiwatch.backup.house import House
 from kopiwatch.backup.interference import interference
 from kopiwatch.backup.journal import Held, Journal
 from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
+from kopiwatch.backup.plausible import REFUSALS, hint, terms_of
 from kopiwatch.backup.recipe import write_recipe
 from kopiwatch.backup.result import MemberResult, Phase, PhaseTime, RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stopping import HoldPlan, Stopping, as_stopped, refresh, stop_level
-from kopiwatch.backup.verdict import judge, judge_source
+from kopiwatch.backup.verdict import judge, judge_source, remarks
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
 from kopiwatch.kopia import argv
 from kopiwatch.kopia.record import Snapshot
@@ -67,6 +69,9 @@ class Run:
         self.members: tuple[MemberResult, ...] = ()
         self.sources: tuple[SourceResult, ...] = ()
         self.snapshot: Snapshot | None = None
+        self.last_good: Snapshot | None = None
+        self.terms = terms_of(unit)
+        self.notes: tuple[str, ...] = ()
         self.window = 0.0
         self.launched = False
         self.interference = ""
@@ -105,6 +110,9 @@ class Run:
             return await self._end_badly(self._late())
         if reason == "interference":
             self.result = msgspec.structs.replace(result, hint=SHARED_HINT)
+        elif reason in REFUSALS:
+            told = hint(self.unit.name, self.sources)
+            self.result = msgspec.structs.replace(result, hint=told)
         return self.result or result
 
     def _late(self) -> RunError:
@@ -123,6 +131,7 @@ class Run:
             await self._refuse_debts()
             await house.repository.check_policy(self._source)
             earlier = await house.repository.snapshots(self._source)
+            self.last_good = last_good(earlier)
             self.hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
             expected = (RECIPE, *(source.path for source in unit.sources))
             folder = await write_recipe(
@@ -136,6 +145,7 @@ class Run:
                 expected=expected,
                 inspected=self.hold.inspected,
                 warnings=tuple(self._warnings()),
+                plausibility=self.terms,
             )
             plan = self._plan(folder)
             await house.access.check(plan)
@@ -331,14 +341,16 @@ class Run:
             return judge(snapshot, self.sources, self.members)
 
     async def _stored(self, snapshot: Snapshot) -> tuple[SourceResult, ...]:
-        """What the tree holds of each expected source, read from the repository."""
+        """What the tree holds of each expected source, beside what the last good one holds."""
         root = snapshot.root_entry.obj if snapshot.root_entry else ""
         tree = await parts(self.house.repository, root) if root else {}
         results = (
             judge_source(path, tree.get(path))
             for path in (RECIPE, *(source.path for source in self.unit.sources))
         )
-        return tuple(results)
+        compared = await held_against(self.house.repository, results, self.terms, self.last_good)
+        self.notes = (*remarks(compared.sources), *compared.notes)
+        return compared.sources
 
     async def _end_badly(self, error: KopiwatchError) -> RunResult:
         reason = error.reason if isinstance(error, RunError) else error.code
@@ -392,7 +404,7 @@ class Run:
     # -- small helpers -------------------------------------------------------------------------
 
     def _warnings(self) -> list[str]:
-        return list(dict.fromkeys((*self.unit.warnings, *self.hold.warnings)))
+        return list(dict.fromkeys((*self.unit.warnings, *self.hold.warnings, *self.notes)))
 
     async def _journal(self, plan: HoldPlan) -> None:
         await self.house.state.journals.write(

@@ -86,6 +86,24 @@ to it, but at least 2 hours: a unit of `0 2 * * *`, backed up at 02:00, is overd
 next day. A unit that was never backed up counts from when it was first seen.
 """
 
+_REFUSED = """
+## Refused sources
+
+Each run is compared with the last good restore point of its unit. A source is refused, and the run
+is `partial`, if it
+
+- had files and has **none** any more (`source-empty`),
+- **collapsed** (`source-collapsed`): it holds less than `kopi.collapse` of its former size. What
+  was smaller than 1 MiB is not judged by its size,
+- **vanished** (`source-vanished`): it held files, and no member mounts it any more. What
+  `kopi.include`, `kopi.exclude` and `kopi.binds` leave out is left out on purpose: that is only
+  noted, once. A container that lost its `kopi.enable` looks like one that was lost, and is refused.
+
+The restore point is kept, but it is not offered, and later runs are not compared with it. If it was
+meant, say so: `kopiwatch accept UNIT`. A volume that has a new name only because its project, unit
+or container has one (`old_data`, now `new_data`) is the same volume.
+"""
+
 _PROFILES = """
 ## Profiles
 
@@ -112,7 +130,9 @@ profile says there and returns to the default. `kopi.enable`, `kopi.unit`, `kopi
 def render() -> str:
     """The whole page, as text."""
     head = "| Label | Value | Default | For | Meaning |\n|---|---|---|---|---|\n"
-    return _INTRO + head + "".join(_row(label) for label in LABELS) + _SCHEDULES + _PROFILES
+    return (
+        _INTRO + head + "".join(_row(label) for label in LABELS) + _SCHEDULES + _REFUSED + _PROFILES
+    )
 
 
 def _row(label: Label) -> str:

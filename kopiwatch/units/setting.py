@@ -37,7 +37,8 @@ class UnitSettings(msgspec.Struct, frozen=True):
 
     ``timezone`` is that of the schedule. ``max_age`` None means that the schedule decides when the
     unit is overdue. ``catch_up``: whether a missed run is made up for, or in which hours. A lower
-    ``priority`` goes first.
+    ``priority`` goes first. ``collapse`` is a percentage of the last good size, under which a
+    source is refused; None refuses none for its size.
     """
 
     schedule: Schedule = DEFAULT
@@ -48,3 +49,4 @@ class UnitSettings(msgspec.Struct, frozen=True):
     window_timeout: timedelta = timedelta(hours=1)
     strategy: Strategy = "auto"
     scope: Scope = "standard"
+    collapse: int | None = 20
