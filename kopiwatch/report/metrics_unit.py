@@ -114,8 +114,8 @@ UNIT: tuple[UnitFamily | UnitSeries, ...] = (
     ),
     _of_last(
         "unit_last_run_success",
-        "1 if the last run was a full success; a partial one counts as a failure.",
-        lambda last: int(last.verdict == "success"),
+        "1 if the last run was a full success, or was accepted; a partial one counts as a failure.",
+        lambda last: int(last.good),
     ),
     _gauge(
         "unit_consecutive_failures",

@@ -22,6 +22,7 @@ class Point(msgspec.Struct, frozen=True):
     """One restore point. ``at`` is UTC, ``size`` bytes.
 
     ``state`` is ``complete`` for a success, ``bad`` for a run that was none (``reason`` says why),
+    ``accepted`` is what its verdict refused and somebody took as good: it is ``complete`` then.
     ``incomplete`` when Kopia itself calls the manifest so, ``unfinished`` while the verdict of its
     run is not known, and ``foreign`` for a manifest that no kopiwatch run made.
     """
@@ -39,6 +40,7 @@ class Point(msgspec.Struct, frozen=True):
     size: int = 0
     files: int = 0
     root: str = ""
+    accepted: str = ""
 
     @property
     def complete(self) -> bool:
@@ -110,6 +112,7 @@ def _point(snapshot: Snapshot, unfinished: Collection[str]) -> Point:
         size=summary.size if summary else 0,
         files=summary.files if summary else 0,
         root=root.obj if root else "",
+        accepted=snapshot.accepted if state == "complete" else "",
     )
 
 
@@ -122,10 +125,7 @@ def _state(snapshot: Snapshot, unfinished: Collection[str]) -> tuple[State, str]
         return "foreign", "not made by a run of kopiwatch"
     if snapshot.tag("run") in unfinished:
         return "unfinished", "its run has no verdict yet"
-    summary = snapshot.root_entry.summ if snapshot.root_entry else None
-    if summary is None or summary.num_failed:
-        return "bad", "unreadable"
-    return "complete", ""
+    return ("complete", "") if snapshot.complete else ("bad", "unreadable")
 
 
 def select(unit: str, found: Iterable[Point], at: str) -> Point:
