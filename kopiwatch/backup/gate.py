@@ -12,7 +12,7 @@ import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from kopiwatch.backup.access import Session
-from kopiwatch.errors import BusyError, EngineError, RunError
+from kopiwatch.errors import BusyError, EngineError, EngineUnreachable, RunError
 from kopiwatch.kopia.port import WorkerFiles
 from kopiwatch.task import unwrapped
 
@@ -98,8 +98,18 @@ class GatedKopia:
             )
         return said
 
-    async def _order(self, do: str, **fields: object) -> None:
-        await self._session.channel.send(msgspec.json.encode({"do": do, **fields}))
+    async def _order(self, do: str, phase: str, **fields: object) -> None:
+        try:
+            await self._session.channel.send(msgspec.json.encode({"do": do, **fields}))
+        except EngineUnreachable:
+            raise
+        except EngineError as error:
+            raise RunError(
+                f"unit {self._unit}: the worker ended without a word",
+                phase=phase,
+                reason="worker-lost",
+                tail=error.tail or self._session.channel.stderr(),
+            ) from error
 
     async def set_up(self, set_up: SetUp) -> None:
         """Hand over the secrets; the worker proves its mounts and takes the Kopia lock."""
@@ -114,6 +124,7 @@ class GatedKopia:
         files = {CONFIG_NAME: set_up.files.config, PASSWORD_NAME: set_up.files.password}
         await self._order(
             "set-up",
+            "check",
             base=set_up.base,
             files={name: base64.b64encode(data).decode() for name, data in files.items()},
             expect=set_up.expect,
@@ -126,7 +137,7 @@ class GatedKopia:
     async def launch(self, launch: Launch) -> Said:
         """Start Kopia and wait until it stands at the gate, or has ended (``exit``)."""
         self._running = True
-        await self._order("launch", argv=launch.argv, env=launch.env)
+        await self._order("launch", "ready", argv=launch.argv, env=launch.env)
         return await self._next("ready")
 
     def check_waiting(self) -> None:
@@ -145,12 +156,12 @@ class GatedKopia:
 
     async def read(self) -> Said:
         """Open the gate and wait until everything is read, or Kopia has ended (``exit``)."""
-        await self._order("go")
+        await self._order("go", "read")
         return await self._next("read")
 
     async def flush(self) -> None:
         """Let Kopia write the rest and the manifest, now that the containers are up again."""
-        await self._order("flush")
+        await self._order("flush", "flush")
 
     async def finish(self) -> Said:
         """Wait for Kopia's end."""
@@ -168,7 +179,7 @@ class GatedKopia:
             return
         with anyio.move_on_after(KILL_SECONDS):
             try:
-                await self._order("kill")
+                await self._order("kill", "read")
                 await self.finish()
             except (RunError, EngineError, anyio.ClosedResourceError):
                 pass  # the worker is gone or confused: it is destroyed below

@@ -336,9 +336,7 @@ class Run:
                 since = self.house.clock.seconds() - self.up_at
                 await self.house.clock.sleep(max(0.0, OBSERVE_SECONDS - since))
                 self.members = await still_running(self.house.engine, self.hold.held, self.members)
-            if self.interference:
-                return "partial", "interference", self.interference
-            return judge(snapshot, self.sources, self.members)
+            return judge(snapshot, self.sources, self.members, self.interference)
 
     async def _stored(self, snapshot: Snapshot) -> tuple[SourceResult, ...]:
         """What the tree holds of each expected source, beside what the last good one holds."""

@@ -30,13 +30,17 @@ def judge_source(path: str, entry: Entry | None) -> SourceResult:
 
 
 def judge(
-    snapshot: Snapshot, sources: Iterable[SourceResult], members: Iterable[MemberResult]
+    snapshot: Snapshot,
+    sources: Iterable[SourceResult],
+    members: Iterable[MemberResult],
+    interference: str = "",
 ) -> tuple[Verdict, str, str]:
     """The verdict of a run whose Kopia ended well: verdict, reason code, sentence.
 
     A manifest that is incomplete or has entries that could not be read is ``failed``; one in which
     an expected source is missing is ``partial``. Members that do not run, or are not healthy again,
-    fail the run although its data is stored. The sentence tells of every fault, the reason is that
+    fail the run although its data is stored. ``interference`` says who may have written while it
+    was read, empty for nobody. The sentence tells of every fault, the reason is that
     of the first; a source that is only implausible comes last, so that its reason means: all else
     was good.
     """
@@ -51,6 +55,7 @@ def judge(
         *_lacking(source for source in stored if source.reason not in IMPLAUSIBLE),
         *_members(tuple(members)),
         *_tree(snapshot, stored),
+        *([_Fault("interference", interference, fatal=False)] if interference else []),
         *_implausible(source for source in stored if source.reason in IMPLAUSIBLE),
     ]
     if not faults:
