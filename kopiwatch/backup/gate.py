@@ -78,13 +78,7 @@ class GatedKopia:
         try:
             said = await self._heard.receive()
         except anyio.EndOfStream as error:
-            # Silence is no proof of death: a Kopia that was launched still counts as running.
-            raise RunError(
-                f"unit {self._unit}: the worker ended without a word",
-                phase=phase,
-                reason="worker-lost",
-                tail=self._session.channel.stderr(),
-            ) from error
+            raise self._lost(phase) from error
         if said.say == "exit":
             self._running = False
         if said.say == "error":
@@ -104,12 +98,16 @@ class GatedKopia:
         except EngineUnreachable:
             raise
         except EngineError as error:
-            raise RunError(
-                f"unit {self._unit}: the worker ended without a word",
-                phase=phase,
-                reason="worker-lost",
-                tail=error.tail or self._session.channel.stderr(),
-            ) from error
+            raise self._lost(phase) from error
+
+    def _lost(self, phase: str) -> RunError:
+        # Silence is no proof of death: a Kopia that was launched still counts as running.
+        return RunError(
+            f"unit {self._unit}: the worker ended without a word",
+            phase=phase,
+            reason="worker-lost",
+            tail=self._session.channel.stderr(),
+        )
 
     async def set_up(self, set_up: SetUp) -> None:
         """Hand over the secrets; the worker proves its mounts and takes the Kopia lock."""
@@ -146,8 +144,8 @@ class GatedKopia:
             said = self._heard.receive_nowait()
         except anyio.WouldBlock:
             return
-        except anyio.EndOfStream:
-            said = Said("error", text="the worker ended")
+        except anyio.EndOfStream as error:
+            raise self._lost("ready") from error
         raise RunError(
             f"unit {self._unit}: Kopia left its gate: {said.text or said.err or said.say}",
             phase="ready",

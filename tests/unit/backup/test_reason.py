@@ -46,6 +46,17 @@ def worker(step: str) -> Callable[[RunWorld], object]:
     return lambda world: world.program.at(step, lambda it: it.end() or True)
 
 
+def silent(operation: str, target: str) -> Callable[[RunWorld], object]:
+    """The worker is killed while nobody listens to it: when a call reaches Docker."""
+
+    def act(world: RunWorld) -> None:
+        launched = []
+        world.program.at("launch", launched.append)
+        world.engine.hook(operation, target, lambda: [it.end() for it in launched] and None)
+
+    return act
+
+
 def late(step: str, label: str = "") -> Callable[[RunWorld], object]:
     def act(world: RunWorld) -> None:
         world.program.hangs(step)
@@ -109,6 +120,9 @@ FAULTS = {
     "Kopia killed": Fault("kopia-killed", 1, kopia("go", "", code=-9)),
     "window too long": Fault("deadline", 1, late("go", "kopi.window-timeout")),
     "worker killed before the gate": Fault("worker-lost", 1, worker("launch")),
+    "worker killed at the gate": Fault("worker-lost", 1, silent("inspect", "db")),
+    "worker killed in the stop": Fault("worker-lost", 1, silent("stop", "db")),
+    "worker killed in the start": Fault("worker-lost", 1, silent("start", "db")),
     "worker killed while reading": Fault("worker-lost", 1, worker("go")),
     "worker killed while writing": Fault("worker-lost", 1, worker("flush")),
     "gate removed": Fault("gate", 1, kopia("go", "", code=0)),

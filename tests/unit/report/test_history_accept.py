@@ -131,13 +131,14 @@ async def test_file_of_the_version_before_is_brought_up_to_date(tmp_path):
             assert (await history.runs())[0].accepted
 
 
-async def test_damaged_file_of_the_version_before_is_set_aside(tmp_path):
+@pytest.mark.parametrize("damage", ["DROP TABLE phases", "CREATE TABLE accepted (who)"])
+async def test_damaged_file_of_the_version_before_is_set_aside(tmp_path, damage):
     """It is not made to look sound."""
     opened = await History.open(tmp_path, clock=CLOCK)
     await opened.history.close()
     with closing(sqlite3.connect(tmp_path / "history.db")) as connection:
         connection.execute("DROP TABLE accepted")
-        connection.execute("DROP TABLE phases")
+        connection.execute(damage)
         connection.execute("PRAGMA user_version = 1")
     opened = await History.open(tmp_path, clock=CLOCK)
     await opened.history.close()
