@@ -12,7 +12,7 @@ import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from kopiwatch.backup.access import Session
-from kopiwatch.errors import BusyError, EngineError, RunError
+from kopiwatch.errors import BusyError, EngineError, EngineUnreachable, RunError
 from kopiwatch.kopia.port import WorkerFiles
 from kopiwatch.task import unwrapped
 
@@ -79,13 +79,7 @@ class GatedKopia:
         try:
             said = await self._heard.receive()
         except anyio.EndOfStream as error:
-            # Silence is no proof of death: a Kopia that was launched still counts as running.
-            raise RunError(
-                f"unit {self._unit}: the worker ended without a word",
-                phase=phase,
-                reason="worker-lost",
-                tail=self._session.channel.stderr(),
-            ) from error
+            raise self._lost(phase) from error
         if said.say == "exit":
             self._running = False
         if said.say == "error":
@@ -99,8 +93,22 @@ class GatedKopia:
             )
         return said
 
-    async def _order(self, do: str, **fields: object) -> None:
-        await self._session.channel.send(msgspec.json.encode({"do": do, **fields}))
+    async def _order(self, do: str, phase: str, **fields: object) -> None:
+        try:
+            await self._session.channel.send(msgspec.json.encode({"do": do, **fields}))
+        except EngineUnreachable:
+            raise
+        except EngineError as error:
+            raise self._lost(phase) from error
+
+    def _lost(self, phase: str) -> RunError:
+        # Silence is no proof of death: a Kopia that was launched still counts as running.
+        return RunError(
+            f"unit {self._unit}: the worker ended without a word",
+            phase=phase,
+            reason="worker-lost",
+            tail=self._session.channel.stderr(),
+        )
 
     async def set_up(self, set_up: SetUp) -> tuple[str, ...]:
         """Hand over the secrets; the worker proves its mounts and takes the Kopia lock.
@@ -118,6 +126,7 @@ class GatedKopia:
         files = {CONFIG_NAME: set_up.files.config, PASSWORD_NAME: set_up.files.password}
         await self._order(
             "set-up",
+            "check",
             base=set_up.base,
             files={name: base64.b64encode(data).decode() for name, data in files.items()},
             expect=set_up.expect,
@@ -129,7 +138,7 @@ class GatedKopia:
 
     async def sync(self, paths: tuple[str, ...], phase: str) -> None:
         """Let the kernel write what it holds of these paths' file systems."""
-        await self._order("sync", paths=paths)
+        await self._order("sync", phase, paths=paths)
         said = await self._next(phase)
         if said.say != "synced":
             raise RunError(
@@ -141,7 +150,7 @@ class GatedKopia:
     async def launch(self, launch: Launch) -> Said:
         """Start Kopia and wait until it stands at the gate, or has ended (``exit``)."""
         self._running = True
-        await self._order("launch", argv=launch.argv, env=launch.env)
+        await self._order("launch", "ready", argv=launch.argv, env=launch.env)
         return await self._next("ready")
 
     def check_waiting(self) -> None:
@@ -150,8 +159,8 @@ class GatedKopia:
             said = self._heard.receive_nowait()
         except anyio.WouldBlock:
             return
-        except anyio.EndOfStream:
-            said = Said("error", text="the worker ended")
+        except anyio.EndOfStream as error:
+            raise self._lost("ready") from error
         raise RunError(
             f"unit {self._unit}: Kopia left its gate: {said.text or said.err or said.say}",
             phase="ready",
@@ -160,12 +169,12 @@ class GatedKopia:
 
     async def read(self) -> Said:
         """Open the gate and wait until everything is read, or Kopia has ended (``exit``)."""
-        await self._order("go")
+        await self._order("go", "read")
         return await self._next("read")
 
     async def flush(self) -> None:
         """Let Kopia write the rest and the manifest, now that the containers are up again."""
-        await self._order("flush")
+        await self._order("flush", "flush")
 
     async def finish(self) -> Said:
         """Wait for Kopia's end."""
@@ -183,7 +192,7 @@ class GatedKopia:
             return
         with anyio.move_on_after(KILL_SECONDS):
             try:
-                await self._order("kill")
+                await self._order("kill", "read")
                 await self.finish()
             except (RunError, EngineError, anyio.ClosedResourceError):
                 pass  # the worker is gone or confused: it is destroyed below

@@ -8,6 +8,7 @@ from functools import partial
 
 from kopiwatch.backup.access import TreeEntry, WorkerPlan
 from kopiwatch.backup.journal import Held
+from kopiwatch.backup.plausible import REFUSALS
 from kopiwatch.backup.stopping import HoldPlan, Stop
 from kopiwatch.engine.port import Engine, Inspected
 from kopiwatch.errors import RunError
@@ -161,5 +162,7 @@ def parents_trusted(snapshots: Iterable[Snapshot], reading: Reading) -> bool:
     newest = max(snapshots, key=lambda snapshot: snapshot.start_time, default=None)
     if newest is None:
         return True
+    # One that is only implausible was read like a success.
+    good = not newest.quarantine or newest.quarantine in REFUSALS
     trusted = ("stop", "pause", "live") if reading == "live" else ("stop", "pause")
-    return not newest.incomplete and not newest.quarantine and newest.tag("mode") in trusted
+    return not newest.incomplete and good and newest.tag("mode") in trusted

@@ -9,6 +9,7 @@ import anyio.to_thread
 import msgspec
 
 from kopiwatch import __version__
+from kopiwatch.backup.plausible import Terms
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.durable import write_durably
 from kopiwatch.engine.port import Engine, EngineInfo, Inspected
@@ -27,7 +28,7 @@ class Recipe(msgspec.Struct, frozen=True):
     ``expected`` lists the paths that a complete tree has. ``containers``, ``volumes`` and
     ``networks`` are Docker's own definitions as JSON objects (empty at scope ``minimal``). Secrets
     in the containers' environment are kept: the repository is encrypted, and a redacted recipe
-    cannot recreate anything.
+    cannot recreate anything. ``plausibility`` is what the sources were held to.
     """
 
     format: int
@@ -42,6 +43,7 @@ class Recipe(msgspec.Struct, frozen=True):
     sources: tuple[Source, ...]
     coverage: tuple[Coverage, ...]
     warnings: tuple[str, ...] = ()
+    plausibility: Terms = Terms()
     containers: tuple[msgspec.Raw, ...] = ()
     volumes: tuple[msgspec.Raw, ...] = ()
     networks: tuple[msgspec.Raw, ...] = ()
@@ -59,6 +61,7 @@ async def write_recipe(
     expected: tuple[str, ...],
     inspected: tuple[Inspected, ...],
     warnings: tuple[str, ...],
+    plausibility: Terms,
 ) -> Path:
     """Write the unit's recipe to its staging folder and return that folder.
 
@@ -77,6 +80,7 @@ async def write_recipe(
         sources=unit.sources,
         coverage=unit.coverage,
         warnings=warnings,
+        plausibility=plausibility,
     )
     if unit.settings.scope != "minimal":
         recipe = msgspec.structs.replace(

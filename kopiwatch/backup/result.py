@@ -42,7 +42,8 @@ class SourceResult(msgspec.Struct, frozen=True):
     """What the stored tree holds of one source: bytes, files, entries that could not be read.
 
     ``reason`` is empty when the source is good; ``missing`` when it is not in the tree, and
-    ``unreadable`` when entries failed.
+    ``unreadable`` when entries failed. ``empty``, ``collapsed`` and ``vanished`` are refused beside
+    the last good restore point, whose figures are ``size_before`` and ``files_before``.
     """
 
     path: str
@@ -51,6 +52,8 @@ class SourceResult(msgspec.Struct, frozen=True):
     failed: int = 0
     ignored: int = 0
     reason: str = ""
+    size_before: int | None = None
+    files_before: int | None = None
 
 
 class MemberResult(msgspec.Struct, frozen=True):

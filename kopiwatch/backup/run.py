@@ -12,15 +12,17 @@ from kopiwatch import __version__
 from kopiwatch.backup.access import WorkerPlan
 from kopiwatch.backup.answer import failure, manifest
 from kopiwatch.backup.course import Course
+from kopiwatch.backup.earlier import held_against, last_good
 from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
 from kopiwatch.backup.house import House
 from kopiwatch.backup.keep import NOTHING, Kept, keep
 from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
+from kopiwatch.backup.plausible import REFUSALS, hint, terms_of
 from kopiwatch.backup.recipe import write_recipe
 from kopiwatch.backup.result import RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stopping import HoldPlan
-from kopiwatch.backup.verdict import judge, judge_source
+from kopiwatch.backup.verdict import judge, judge_source, remarks
 from kopiwatch.backup.window import Window
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
 from kopiwatch.kopia import argv
@@ -53,6 +55,9 @@ class Run:
         self.result: RunResult | None = None
         self.sources: tuple[SourceResult, ...] = ()
         self.snapshot: Snapshot | None = None
+        self.last_good: Snapshot | None = None
+        self.terms = terms_of(unit)
+        self.notes: tuple[str, ...] = ()
         self.launched = False
         self.kept = NOTHING
 
@@ -97,6 +102,9 @@ class Run:
             return await self._end_badly(self._late())
         if reason == "interference":
             self.result = msgspec.structs.replace(result, hint=SHARED_HINT)
+        elif reason in REFUSALS:
+            told = hint(self.unit.name, self.sources)
+            self.result = msgspec.structs.replace(result, hint=told)
         return self.result or result
 
     def _late(self) -> RunError:
@@ -115,6 +123,7 @@ class Run:
             await self._refuse_debts()
             await house.repository.check_policy(self._source)
             earlier = await house.repository.snapshots(self._source)
+            self.last_good = last_good(earlier)
             hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
             paths = tuple(f"{self._root}/{source.path}" for source in unit.sources)
             self.window = Window(self.course, unit, hold, paths=paths)
@@ -130,6 +139,7 @@ class Run:
                 expected=expected,
                 inspected=hold.inspected,
                 warnings=tuple(self._warnings()),
+                plausibility=self.terms,
             )
             plan = self._plan(folder)
             await house.access.check(plan)
@@ -234,19 +244,19 @@ class Run:
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
             self.sources = await self._stored(snapshot)
             await self.window.observe()
-            if self.window.interference:
-                return "partial", "interference", self.window.interference
-            return judge(snapshot, self.sources, self.window.members)
+            return judge(snapshot, self.sources, self.window.members, self.window.interference)
 
     async def _stored(self, snapshot: Snapshot) -> tuple[SourceResult, ...]:
-        """What the tree holds of each expected source, read from the repository."""
+        """What the tree holds of each expected source, beside what the last good one holds."""
         root = snapshot.root_entry.obj if snapshot.root_entry else ""
         tree = await parts(self.house.repository, root) if root else {}
         results = (
             judge_source(path, tree.get(path))
             for path in (RECIPE, *(source.path for source in self.unit.sources))
         )
-        return tuple(results)
+        compared = await held_against(self.house.repository, results, self.terms, self.last_good)
+        self.notes = (*remarks(compared.sources), *compared.notes)
+        return compared.sources
 
     async def _keep(self) -> None:
         """Delete what the unit's retention lets go; trouble with it is not the run's."""
@@ -325,4 +335,4 @@ class Run:
     # -- small helpers -------------------------------------------------------------------------
 
     def _warnings(self) -> list[str]:
-        return list(dict.fromkeys((*self.unit.warnings, *self.window.hold.warnings)))
+        return list(dict.fromkeys((*self.unit.warnings, *self.window.hold.warnings, *self.notes)))

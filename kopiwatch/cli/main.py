@@ -18,6 +18,8 @@ COMMANDS: dict[str, str] = {
     "units": "List units, or show one in detail.",
     "history": "Show past runs.",
     "explain": "Show each setting of a container and where it came from.",
+    "accept": "Take as good what a verdict refused.",
+    "adopt": "Carry restore points and history over to a unit's new name.",
     "forget": "Stop watching a unit that is gone for good.",
     "check": "Check configuration and labels.",
     "repo": "Create, connect, look at or thin out the repository.",

@@ -87,6 +87,7 @@ def _row(unit: UnitBoard, now: datetime) -> tuple[str, ...]:
     elif last is not None:
         window = f", down {seconds(last.window)}" if last.window else ""
         why = f" ({last.reason})" if last.reason else ""
+        why += ", accepted" if last.accepted else ""
         outcome = f"{last.verdict}{why} in {seconds(last.seconds)}{window}"
     success = f"{age(now - unit.last_success)} ago" if unit.last_success else "never"
     overdue = "-"

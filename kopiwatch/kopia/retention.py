@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 import msgspec
 
-from kopiwatch.kopia.record import BAD_PIN, Snapshot
+from kopiwatch.kopia.record import ACCEPTED_PIN, BAD_PIN, Snapshot
 from kopiwatch.kopia.worth import State, worth
 from kopiwatch.units.retention import Retention
 
@@ -97,7 +97,7 @@ def _lesser(snapshot: Snapshot, place: int, newest: datetime | None) -> list[str
 
 def _always(snapshot: Snapshot, state: State, unfinished: Collection[str]) -> Iterable[str]:
     """What keeps a manifest whatever the numbers say."""
-    if any(not pin.startswith(BAD_PIN) for pin in snapshot.pins):
+    if any(not pin.startswith((BAD_PIN, ACCEPTED_PIN)) for pin in snapshot.pins):
         yield "pinned"
     if state == "unfinished" or (snapshot.tag("run") and snapshot.tag("run") in unfinished):
         yield "unfinished"

@@ -26,7 +26,4 @@ def worth(snapshot: Snapshot, unfinished: Collection[str] = ()) -> tuple[State, 
         return "foreign", "not made by a run of kopiwatch"
     if snapshot.tag("run") in unfinished:
         return "unfinished", "its run has no verdict yet"
-    summary = snapshot.root_entry.summ if snapshot.root_entry else None
-    if summary is None or summary.num_failed:
-        return "bad", "unreadable"
-    return "complete", ""
+    return ("complete", "") if snapshot.complete else ("bad", "unreadable")

@@ -21,7 +21,8 @@ class LastRun(msgspec.Struct, frozen=True):
 
     ``window`` is downtime. ``phases`` are the lengths of the phases that it went through.
     ``expected`` counts the sources that its recipe names, ``stored`` those that are good in the
-    repository. ``fatal`` and ``ignored`` are Kopia's entry errors.
+    repository. ``fatal`` and ``ignored`` are Kopia's entry errors. ``accepted`` says that somebody
+    took on record as good what the verdict refused.
     """
 
     run: str
@@ -39,6 +40,12 @@ class LastRun(msgspec.Struct, frozen=True):
     ignored: int = 0
     expected: int = 0
     stored: int = 0
+    accepted: bool = False
+
+    @property
+    def good(self) -> bool:
+        """A success, or accepted since."""
+        return self.verdict == "success" or self.accepted
 
     @property
     def seconds(self) -> float:

@@ -21,7 +21,7 @@ class Point(msgspec.Struct, frozen=True):
     """One restore point. ``at`` is UTC, ``size`` bytes.
 
     ``state`` is what it is worth, see :data:`kopiwatch.kopia.worth.State`, and ``reason`` why it is
-    not ``complete``.
+    not ``complete``; ``accepted`` is what its verdict refused and somebody took as good.
     """
 
     unit: str
@@ -37,6 +37,7 @@ class Point(msgspec.Struct, frozen=True):
     size: int = 0
     files: int = 0
     root: str = ""
+    accepted: str = ""
 
     @property
     def complete(self) -> bool:
@@ -115,6 +116,7 @@ def _point(snapshot: Snapshot, unit: str, instance: str, unfinished: Collection[
         size=summary.size if summary else 0,
         files=summary.files if summary else 0,
         root=root.obj if root else "",
+        accepted=snapshot.accepted if state == "complete" else "",
     )
 
 

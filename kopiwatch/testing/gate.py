@@ -22,9 +22,10 @@ class FakeProgram:
     """Plays every worker of one engine.
 
     ``trees`` holds the files of a source by its path in the tree (``volumes/data``); a source that
-    is mounted but not named has one file. ``volatile`` are paths in the tree that lie in memory.
-    ``at`` lets a test act when a step is reached: the function gets the worker and says whether it
-    has dealt with the step by itself.
+    is mounted but not named has one file. ``ignored`` counts entry errors by source that the policy
+    ignores; ``volatile`` are paths in the tree that lie in memory. ``at`` lets a test act when a
+    step is reached: the function gets the worker and says whether it has dealt with the step by
+    itself.
     """
 
     def __init__(self, repository: FakeRepository) -> None:
@@ -33,6 +34,7 @@ class FakeProgram:
         self.missing: set[str] = set()
         self.volatile: tuple[str, ...] = ()
         self.failed = 0
+        self.ignored: dict[str, int] = {}
         self.killed = False
         self.steps: list[str] = []
         self.argv: list[str] = []
@@ -97,7 +99,9 @@ class FakeProgram:
                 tree = self.trees.get(path, {"file": b"content"})
                 files |= {f"{path}/{name}": content for name, content in tree.items()}
                 files.setdefault(f"{path}/", b"")
-        snapshot = self.repository.add_snapshot(root, files, tags=tags, failed=self.failed)
+        snapshot = self.repository.add_snapshot(
+            root, files, tags=tags, failed=self.failed, ignored=self.ignored
+        )
         return msgspec.json.encode(snapshot).decode() + "\n"
 
     @staticmethod

@@ -145,15 +145,17 @@ class FakeRepository:
         incomplete: str = "",
         host: str = "",
         failed: int = 0,
+        ignored: Mapping[str, int] | None = None,
     ) -> Snapshot:
         """Store a snapshot of ``kopiwatch@<host>:<path>``.
 
         ``files`` maps relative paths to content; a path that ends in ``/`` is an empty directory.
-        ``tags`` by their short names. ``failed`` fatal entry errors are counted at the root.
+        ``tags`` by their short names. ``failed`` fatal entry errors are counted at the root;
+        ``ignored`` ones at the directories (relative paths) that it names, and above them.
         """
         self._serial += 1
         start = start or _EPOCH + timedelta(minutes=self._serial)
-        root = self._store(PurePosixPath(path).name, dict(files or {}))
+        root = self._store(PurePosixPath(path).name, dict(files or {}), dict(ignored or {}))
         if failed and root.summ:
             summary = msgspec.structs.replace(root.summ, num_failed=failed)
             root = msgspec.structs.replace(root, summ=summary)
@@ -272,19 +274,35 @@ class FakeRepository:
         )
         policy.check_below(defined, identity)
 
-    async def pin(self, snapshot: str, name: str) -> None:
+    async def pin(self, snapshot: str, name: str, *, instead_of: str = "") -> None:
         """Pin a snapshot; its id changes."""
-        await self._called("pin", snapshot, name)
+        await self._called("pin", snapshot, name, *([instead_of] if instead_of else []))
         attempt = f"pinning the snapshot {snapshot}"
         require_snapshots([snapshot], attempt)
         contents = self._connected()
         for index, old in enumerate(contents.snapshots):
             if old.id == snapshot:
-                contents.snapshots[index] = msgspec.structs.replace(
-                    old, id=_hash(f"{old.id} {name}")[:32], pins=(*old.pins, name)
-                )
+                kept = {pin for pin in old.pins if pin != instead_of}
+                pins = tuple(sorted(kept | {name}))
+                if pins != old.pins:
+                    contents.snapshots[index] = msgspec.structs.replace(
+                        old, id=_hash(f"{old.id} {name}")[:32], pins=pins
+                    )
                 return
         raise RepositoryError(f"{attempt}: no snapshots matched {snapshot}")
+
+    async def move_history(self, source: str, target: str) -> None:
+        """Give the snapshots of one source to another; their ids change."""
+        await self._called("move_history", source, target)
+        contents = self._connected()
+        contents.snapshots = [
+            msgspec.structs.replace(
+                old, id=_hash(f"{old.id} {target}")[:32], source=_identity(target)
+            )
+            if str(old.source) == source
+            else old
+            for old in contents.snapshots
+        ]
 
     async def delete(self, snapshots: tuple[str, ...]) -> None:
         """Delete manifests, all or none."""
@@ -374,7 +392,7 @@ class FakeRepository:
             volume=Capacity(capacity=10**12, available=10**11),
         )
 
-    def _store(self, name: str, files: dict[str, bytes]) -> Entry:
+    def _store(self, name: str, files: dict[str, bytes], ignored: dict[str, int]) -> Entry:
         children: list[Entry] = []
         names = sorted({path.partition("/")[0] for path in files} - {""})
         for child in names:
@@ -387,13 +405,21 @@ class FakeRepository:
                 below = {
                     p.removeprefix(prefix): c for p, c in files.items() if p.startswith(prefix)
                 }
-                children.append(self._store(child, below))
+                errors = {
+                    p.removeprefix(prefix): n
+                    for p, n in ignored.items()
+                    if f"{p}/".startswith(prefix) and p != child
+                }
+                if child in ignored:
+                    errors[""] = ignored[child]
+                children.append(self._store(child, below, errors))
         summaries = [c.summ for c in children if c.summ]
         plain = [c for c in children if c.type == "f"]
         summary = Summary(
             size=sum(c.size for c in plain) + sum(s.size for s in summaries),
             files=len(plain) + sum(s.files for s in summaries),
             dirs=1 + sum(s.dirs for s in summaries),
+            num_ignored_errors=ignored.get("", 0) + sum(s.num_ignored_errors for s in summaries),
         )
         obj = "k" + _hash(repr(children))[:32]
         self.contents.directories[obj] = Directory("kopia:directory", tuple(children), summary)

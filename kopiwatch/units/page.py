@@ -103,6 +103,24 @@ are not deleted by a run: it says so, and `kopiwatch repo retention apply UNIT -
 `kopiwatch repo retention show` tells of every restore point why it is kept.
 """
 
+_REFUSED = """
+## Refused sources
+
+Each run is compared with the last good restore point of its unit. A source is refused, and the run
+is `partial`, if it
+
+- had files and has **none** any more (`source-empty`),
+- **collapsed** (`source-collapsed`): it holds less than `kopi.collapse` of its former size. What
+  was smaller than 1 MiB is not judged by its size,
+- **vanished** (`source-vanished`): it held files, and no member mounts it any more. What
+  `kopi.include`, `kopi.exclude` and `kopi.binds` leave out is left out on purpose: that is only
+  noted, once. A container that lost its `kopi.enable` looks like one that was lost, and is refused.
+
+The restore point is kept, but it is not offered, and later runs are not compared with it. If it was
+meant, say so: `kopiwatch accept UNIT`. A volume that has a new name only because its project, unit
+or container has one (`old_data`, now `new_data`) is the same volume.
+"""
+
 _PROFILES = """
 ## Profiles
 
@@ -129,7 +147,8 @@ profile says there and returns to the default. `kopi.enable`, `kopi.unit`, `kopi
 def render() -> str:
     """The whole page, as text."""
     head = "| Label | Value | Default | For | Meaning |\n|---|---|---|---|---|\n"
-    return _INTRO + head + "".join(map(_row, LABELS)) + _SCHEDULES + _RETENTION + _PROFILES
+    rows = "".join(map(_row, LABELS))
+    return _INTRO + head + rows + _SCHEDULES + _RETENTION + _REFUSED + _PROFILES
 
 
 def _row(label: Label) -> str:

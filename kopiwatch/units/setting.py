@@ -38,7 +38,8 @@ class UnitSettings(msgspec.Struct, frozen=True):
 
     ``timezone`` is that of the schedule and of the days that retention counts. ``max_age`` None
     means that the schedule decides when the unit is overdue. ``catch_up``: whether a missed run is
-    made up for, or in which hours. A lower ``priority`` goes first.
+    made up for, or in which hours. A lower ``priority`` goes first. ``collapse`` is a percentage of
+    the last good size, under which a source is refused; None refuses none for its size.
     """
 
     schedule: Schedule = DEFAULT
@@ -50,3 +51,4 @@ class UnitSettings(msgspec.Struct, frozen=True):
     strategy: Strategy = "auto"
     scope: Scope = "standard"
     retention: Retention = Retention()
+    collapse: int | None = 20

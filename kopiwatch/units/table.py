@@ -18,6 +18,7 @@ from kopiwatch.units.value import (
     read_binds,
     read_boolean,
     read_catch_up,
+    read_collapse,
     read_command,
     read_dump,
     read_duration,
@@ -251,6 +252,16 @@ LABELS: tuple[Label, ...] = (
         "Bind mounts to protect. The host's root, the Docker socket, devices, and whatever"
         " holds or lies in the repository or kopiwatch's own state are refused.",
         field="binds",
+    ),
+    Label(
+        "kopi.collapse",
+        "percent (`20%`), or `off`",
+        read_collapse,
+        "20%",
+        "unit",
+        "A source that shrinks below this share of its size in the last good restore point fails"
+        " the run; see [Refused sources](#refused-sources).",
+        field="collapse",
     ),
     Label(
         "kopi.ignore",

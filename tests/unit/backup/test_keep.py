@@ -18,6 +18,7 @@ NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 """A run of the fakes makes a point that is minutes younger."""
 DAY = timedelta(days=1)
 zone("Asia/Tokyo")  # read from disk once; the product does that in a thread
+TREE = {"recipe/unit.json": b"{}", "volumes/data/file": b"1", "volumes/files/file": b"1"}
 GONE = RepositoryUnreachable("the disk is gone", hint="plug it in")
 
 
@@ -35,7 +36,7 @@ def earlier(world, count: int, path: str = "/mnt/shop", *, step: timedelta = DAY
     """Complete points of earlier runs, the newest last; their ids."""
     return [
         world.repository.add_snapshot(
-            path, {"f": b"1"}, tags={"run": f"e{n}", "mode": "stop"}, start=NEW_YEAR - n * step
+            path, TREE, tags={"run": f"e{n}", "mode": "stop"}, start=NEW_YEAR - n * step
         ).id
         for n in range(count, 0, -1)
     ]
