@@ -88,7 +88,8 @@ def _row(unit: UnitBoard, now: datetime) -> tuple[str, ...]:
         window = f", down {seconds(last.window)}" if last.window else ""
         why = f" ({last.reason})" if last.reason else ""
         why += ", accepted" if last.accepted else ""
-        outcome = f"{last.verdict}{why} in {seconds(last.seconds)}{window}"
+        took = f" in {seconds(last.seconds)}" if last.seconds is not None else ""
+        outcome = f"{last.verdict}{why}{took}{window}"
     success = f"{age(now - unit.last_success)} ago" if unit.last_success else "never"
     overdue = "-"
     if unit.deadline is not None:

@@ -22,7 +22,8 @@ class LastRun(msgspec.Struct, frozen=True):
     ``window`` is downtime. ``phases`` are the lengths of the phases that it went through.
     ``expected`` counts the sources that its recipe names, ``stored`` those that are good in the
     repository. ``fatal`` and ``ignored`` are Kopia's entry errors. ``accepted`` says that somebody
-    took on record as good what the verdict refused.
+    took on record as good what the verdict refused, ``rebuilt`` that only the repository told of
+    it: lengths and trigger are unknown then.
     """
 
     run: str
@@ -41,6 +42,7 @@ class LastRun(msgspec.Struct, frozen=True):
     expected: int = 0
     stored: int = 0
     accepted: bool = False
+    rebuilt: bool = False
 
     @property
     def good(self) -> bool:
@@ -48,9 +50,9 @@ class LastRun(msgspec.Struct, frozen=True):
         return self.verdict == "success" or self.accepted
 
     @property
-    def seconds(self) -> float:
-        """How long it took."""
-        return (self.ended - self.began).total_seconds()
+    def seconds(self) -> float | None:
+        """How long it took; None for a run that only the repository told of."""
+        return None if self.rebuilt else (self.ended - self.began).total_seconds()
 
 
 class Totals(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ SELECT u.unit, u.first_seen, u.last_seen, u.gone_since, u.kind, u.schedule, u.ti
     t.runs, t.failures, t.downtime, t.last - coalesce(t.good, 0) AS bad_since,
     s.data_at AS last_success,
     r.id, r.run, r.verdict, r.began, r.ended, r.reason, r.message, r."trigger", r."window",
-    r.size, r.files, r.fatal, r.ignored, r.expected, r.stored,
+    r.size, r.files, r.fatal, r.ignored, r.expected, r.stored, r.rebuilt,
     EXISTS (SELECT 1 FROM accepted a WHERE a.id = r.id) AS accepted
 FROM units u
 LEFT JOIN sums t ON t.unit = u.unit
@@ -128,6 +128,7 @@ def _last_run(db: sqlite3.Connection, row: sqlite3.Row) -> LastRun:
         expected=row["expected"],
         stored=row["stored"],
         accepted=bool(row["accepted"]),
+        rebuilt=bool(row["rebuilt"]),
     )
 
 
