@@ -23,7 +23,7 @@ from kopiwatch.backup.bringing import (
 )
 from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
 from kopiwatch.backup.house import House
-from kopiwatch.backup.interference import interference
+from kopiwatch.backup.interference import interference, taken_over
 from kopiwatch.backup.journal import Held, Journal
 from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
 from kopiwatch.backup.recipe import write_recipe
@@ -31,7 +31,7 @@ from kopiwatch.backup.result import MemberResult, Phase, PhaseTime, RunResult, S
 from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stopping import HoldPlan, Stopping, as_stopped, refresh, stop_level
 from kopiwatch.backup.verdict import judge, judge_source
-from kopiwatch.errors import Cancelled, KopiwatchError, RunError
+from kopiwatch.errors import Cancelled, EngineError, KopiwatchError, RunError
 from kopiwatch.kopia import argv
 from kopiwatch.kopia.record import Snapshot
 from kopiwatch.kopia.tree import RECIPE, parts
@@ -69,7 +69,9 @@ class Run:
         self.snapshot: Snapshot | None = None
         self.window = 0.0
         self.launched = False
+        self.kopia_lost = False
         self.interference = ""
+        self.undisturbed = False
         self.up_at = 0.0
 
     async def execute(self) -> RunResult:
@@ -83,9 +85,13 @@ class Run:
                 self.house.access.open(plan) as session,
                 gated(self.unit.name, session) as kopia,
             ):
-                await self._ready(kopia, plan, trusted=trusted)
-                await self._window(kopia)
-                await self._flush(kopia)
+                try:
+                    await self._ready(kopia, plan, trusted=trusted)
+                    await self._window(kopia)
+                    await self._flush(kopia)
+                except BaseException:
+                    await self._end_kopia(kopia)
+                    raise
             verdict, reason, message = await self._verify()
         except KopiwatchError as error:
             return await self._end_badly(error)
@@ -107,11 +113,20 @@ class Run:
             self.result = msgspec.structs.replace(result, hint=SHARED_HINT)
         return self.result or result
 
-    def _late(self) -> RunError:
+    async def _end_kopia(self, kopia: GatedKopia) -> None:
+        """No Kopia lives on after a run that is no success: what it stored later would count."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await kopia.kill()
+            except EngineError:
+                self.kopia_lost = True
+
+    def _late(self, why: str = "it took too long", hint: str = "") -> RunError:
         return RunError(
-            f"unit {self.unit.name}: the verdict could not be recorded in time",
+            f"unit {self.unit.name}: the verdict could not be recorded: {why}",
             phase="report",
             reason="report",
+            hint=hint,
         )
 
     # -- before the window ---------------------------------------------------------------------
@@ -261,12 +276,15 @@ class Run:
             self.interference = await interference(
                 self.house.engine, self.unit, self.hold, self.mountpoints, self.house.own
             )
+            self.undisturbed = not self.interference
 
     async def _start(self) -> None:
         """Bring back exactly what we stopped; the journal keeps whoever does not come."""
         engine, clock, stopping = self.house.engine, self.house.clock, self.stopping
         held = [member for member in self.hold.held if member.id in stopping.begun]
         held = [member for member in held if member.id not in stopping.not_ours]
+        theirs = set() if self.undisturbed else await taken_over(engine, held)
+        held = [member for member in held if member.id not in theirs]
         if held:
             with self._timed("start"):
                 self.members = await bring_back(engine, held, clock)
@@ -353,6 +371,7 @@ class Run:
         """Make the verdict durable, then clear what the journal no longer owes."""
         warnings = self._warnings()
         identity = self.snapshot.id if self.snapshot else ""
+        unrecorded: KopiwatchError | None = None
         with self._timed("report"):
             if self.launched:
                 try:
@@ -363,13 +382,18 @@ class Run:
                         source=self._source,
                         run=self.run,
                         reason=reason,
+                        ended=not self.kopia_lost,
                     )
                     identity = pinned or identity
                 except KopiwatchError as error:
+                    unrecorded = error
                     warnings.append(
                         f"the verdict could not be made durable ({error.message}); "
                         "the next command that changes something does it"
                     )
+        if unrecorded and verdict == "success":
+            # Whoever settles the run would call it interrupted: a success is on record or is none.
+            return await self._end_badly(self._late(unrecorded.message, unrecorded.hint))
         self.result = RunResult(
             run=self.run,
             unit=self.unit.name,

@@ -45,7 +45,8 @@ class Stopping:
 
     A stop that has begun and not ended (an error, a deadline, a signal) may still be carried out
     by Docker, after a start that found the container running. ``started`` holds since when each
-    ran as it was stopped: it may have restarted by itself since anybody looked.
+    ran as it was stopped: it may have restarted by itself since anybody looked. None: that cannot
+    be told any more.
     """
 
     def __init__(self) -> None:
@@ -66,18 +67,23 @@ async def refresh(engine: Engine, plan: HoldPlan) -> HoldPlan:
     """
     found = await outcomes([partial(engine.inspect, member.id) for member in plan.held])
     gone: set[str] = set()
-    started: dict[str, datetime | None] = {}
+    running: dict[str, Inspected] = {}
     for member, now in zip(plan.held, found, strict=True):
         if isinstance(now, ContainerGone):
             gone.add(member.id)
         elif isinstance(now, KopiwatchError):
             raise now
         elif now.running:
-            started[member.id] = now.started_at
+            running[member.id] = now
         else:
             gone.add(member.id)
     left = plan.without(gone)
-    held = (msgspec.structs.replace(m, started_at=started[m.id]) for m in left.held)
+    held = (
+        msgspec.structs.replace(
+            m, started_at=running[m.id].started_at, restarts=running[m.id].restart_count
+        )
+        for m in left.held
+    )
     return msgspec.structs.replace(left, held=tuple(held))
 
 
@@ -94,9 +100,12 @@ async def stop_level(engine: Engine, level: Iterable[Stop], stopping: Stopping) 
             stopping.not_ours.add(stop.id)
             return
         try:
-            stopping.started[stop.id] = (await engine.inspect(stop.id)).started_at
+            now = await engine.inspect(stop.id)
         except ContainerGone:
             stopping.started[stop.id] = None
+        else:
+            # Who runs again already was started by somebody since: that is not when ours began.
+            stopping.started[stop.id] = None if now.running else now.started_at
 
     await together([partial(one, stop) for stop in level])
 
@@ -105,7 +114,7 @@ def as_stopped(plan: HoldPlan, stopping: Stopping) -> HoldPlan:
     """The plan with what the stops have shown: who is not ours, and since when the others ran."""
     left = plan.without(stopping.not_ours)
     held = (
-        msgspec.structs.replace(m, started_at=stopping.started.get(m.id, m.started_at))
+        msgspec.structs.replace(m, started_at=stopping.started.get(m.id) or m.started_at)
         for m in left.held
     )
     return msgspec.structs.replace(left, held=tuple(held))
