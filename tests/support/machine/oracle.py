@@ -48,6 +48,7 @@ class Slot:
     ``back``: we have started it since we last stopped it. ``taken`` is the StartedAt with which
     somebody else took over while we held it down. ``found_down``: our stop was told that it was
     down already. ``unknown``: somebody restarted it after the journal was written, before our stop.
+    ``former`` is the id of the container that stood here before.
     """
 
     spec: MemberSpec
@@ -57,6 +58,7 @@ class Slot:
     taken: object = None
     found_down: bool = False
     unknown: bool = False
+    former: str = ""
     ended_at: float = 0.0
 
 
@@ -100,6 +102,10 @@ class Oracle:
             member = self.held(target)
             if member is None or member.id != target or member.how != operation:
                 self.wrong.append(f"P1: {operation} of {name}, which no journal on the disk names")
+            for successor in self.slots:
+                # Recreated between our last look and the journal: nobody can know that.
+                if successor.former == target and successor.expect == "down":
+                    successor.expect = "any"
             if slot is not None:
                 slot.back, slot.taken = False, None
                 ran = self.world.engine.all[target].details.started_at
@@ -156,14 +162,14 @@ class Oracle:
     def removed(self, slot: Slot) -> None:
         slot.expect, slot.id, slot.taken = "gone", "", None
 
-    def recreated(self, slot: Slot, *, was_held: bool, running: bool) -> None:
+    def recreated(self, slot: Slot, former: str, *, was_held: bool, running: bool) -> None:
         """There is a new container in this place."""
         if running:
             slot.expect = "running"
         else:
             # Who was held down runs again as its successor, if we were still to start it.
             slot.expect = ("any" if slot.back else "running") if was_held else "down"
-        slot.back, slot.taken = False, None
+        slot.back, slot.taken, slot.former = False, None, former
 
     # -- the promises --------------------------------------------------------------------------
 

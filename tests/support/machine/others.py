@@ -112,11 +112,12 @@ class Others:
 
     def _recreate_as(self, slot: Slot, state: str) -> None:
         was_held = bool(slot.id) and self.world.oracle.held(slot.id) is not None
-        if slot.id:
-            self.world.engine.remove(slot.id)
+        former = slot.id
+        if former:
+            self.world.engine.remove(former)
         self.create(slot, state)
         self.world.kopia.disturbed_by(self.world.engine.all[slot.id].row)
-        self.world.oracle.recreated(slot, was_held=was_held, running=state == "running")
+        self.world.oracle.recreated(slot, former, was_held=was_held, running=state == "running")
 
     def _dockerd(self, _: Slot) -> None:
         before = {s.id: self._running(s) for s in self.world.oracle.slots if s.id}
