@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.stopping import HoldPlan
-from kopiwatch.engine.port import Engine
+from kopiwatch.engine.port import Engine, Inspected
 from kopiwatch.errors import ContainerGone
-from kopiwatch.task import together
+from kopiwatch.task import outcomes, together
 from kopiwatch.units.container import Container
 from kopiwatch.units.coverage import writes_to
 from kopiwatch.units.unit import Unit
@@ -21,11 +21,10 @@ async def interference(
     """Who disturbed the read, as a sentence; empty when nobody did.
 
     At **read** every held member must still be down (or frozen), without having run in between, and
-    nobody else who mounts a source writable may run, members that were down before included, unless
-    its label says ``live``: otherwise what was read is not what a stopped application left behind.
-    ``mountpoints`` are the volumes'
-    places on the host, by name; ``own`` is our own container, which writes to nobody's data. All
-    questions are asked side by side.
+    nobody else who mounts a source writable may run, unless its label says ``live``; nor may a
+    member that was down before have run since. Otherwise what was read is not what a stopped
+    application left behind. ``mountpoints`` are the volumes' places on the host, by name; ``own``
+    is our own container, which writes to nobody's data. All questions are asked side by side.
     """
 
     async def foreign() -> str:
@@ -51,9 +50,52 @@ async def interference(
             return f"somebody unpaused {member.name} while it was read"
         return ""
 
+    async def look_again(before: Inspected) -> str:
+        try:
+            now = await engine.inspect(before.id)
+        except ContainerGone:
+            return ""
+        if now.running or now.started_at == before.started_at:
+            return ""
+        return f"{before.name} ran for a while and could write to a source while it was read"
+
+    held = {member.id for member in plan.held}
+    writers = {
+        member.container.id
+        for member in unit.members
+        if member.settings.mode != "live" and _writes(member.container, unit, mountpoints)
+    }
+    idle = [each for each in plan.inspected if each.id in writers - held]
     calls: list[Callable[[], Awaitable[str]]] = [partial(look, member) for member in plan.held]
+    calls += [partial(look_again, each) for each in idle]
     calls.append(foreign)
     return "; ".join(filter(None, await together(calls)))
+
+
+async def taken_over(engine: Engine, held: Iterable[Held]) -> set[str]:
+    """Who was started by somebody else since we stopped it, and is down again: the ids.
+
+    That is how somebody wants it. Never raises an error of Docker's: who cannot be looked at
+    counts as ours.
+    """
+    members = tuple(held)
+    found = await outcomes([partial(engine.inspect, member.id) for member in members])
+    return {
+        member.id
+        for member, now in zip(members, found, strict=True)
+        if isinstance(now, Inspected) and not now.running and started_since(member, now)
+    }
+
+
+def started_since(member: Held, now: Inspected) -> bool:
+    """Whether somebody, and not its restart policy, started it since we stopped it.
+
+    Docker counts the restarts of its policy, and begins again when somebody starts the container
+    (API 1.41). A member that restarted by itself between our last look and its stop is still ours.
+    """
+    if member.started_at is None or now.started_at == member.started_at:
+        return False
+    return now.restart_count <= member.restarts
 
 
 def _writes(row: Container, unit: Unit, mountpoints: dict[str, str]) -> bool:

@@ -27,8 +27,9 @@ class Held(msgspec.Struct, frozen=True):
     in the order of starts, 0 first. ``await_healthy`` names ids that must be healthy before it
     starts. ``healthy_before`` says whether its health check passed; only then it must pass again.
     ``start_timeout`` and ``stop_timeout`` (after which Docker kills it) are seconds. ``started_at``
-    (UTC) is since when it ran as we held it: another time means that somebody took over.
-    ``shaky`` says that it restarted over and over before, so that it need not run on afterwards.
+    (UTC) is since when it ran as we held it: another time means that somebody took over, unless its
+    restart policy started it since, which shows in a count higher than ``restarts``. ``shaky`` says
+    that it restarted over and over before, so that it need not run on afterwards.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Held(msgspec.Struct, frozen=True):
     stop_timeout: float
     started_at: datetime | None = None
     shaky: bool = False
+    restarts: int = 0
 
 
 class Journal(msgspec.Struct, frozen=True):

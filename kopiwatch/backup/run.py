@@ -24,7 +24,7 @@ from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stopping import HoldPlan
 from kopiwatch.backup.verdict import judge, judge_source, remarks
 from kopiwatch.backup.window import Window
-from kopiwatch.errors import Cancelled, KopiwatchError, RunError
+from kopiwatch.errors import Cancelled, EngineError, KopiwatchError, RunError
 from kopiwatch.kopia import argv
 from kopiwatch.kopia.record import Snapshot
 from kopiwatch.kopia.tree import RECIPE, parts
@@ -60,6 +60,7 @@ class Run:
         self.notes: tuple[str, ...] = ()
         self.launched = False
         self.kept = NOTHING
+        self.kopia_lost = False
 
     async def execute(self) -> RunResult:
         """Run all phases; never raises an error of ours, it becomes the verdict.
@@ -74,9 +75,13 @@ class Run:
                     self.house.access.open(plan) as session,
                     gated(self.unit.name, session) as kopia,
                 ):
-                    await self._ready(kopia, plan, trusted=trusted)
-                    await self.window.open(kopia, self._window_limit)
-                    await self._flush(kopia)
+                    try:
+                        await self._ready(kopia, plan, trusted=trusted)
+                        await self.window.open(kopia, self._window_limit)
+                        await self._flush(kopia)
+                    except BaseException:
+                        await self._end_kopia(kopia)
+                        raise
                 verdict, reason, message = await self._verify()
         except KopiwatchError as error:
             return await self._end_badly(error)
@@ -107,11 +112,20 @@ class Run:
             self.result = msgspec.structs.replace(result, hint=told)
         return self.result or result
 
-    def _late(self) -> RunError:
+    async def _end_kopia(self, kopia: GatedKopia) -> None:
+        """No Kopia lives on after a run that is no success: what it stored later would count."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await kopia.kill()
+            except EngineError:
+                self.kopia_lost = True
+
+    def _late(self, why: str = "it took too long", hint: str = "") -> RunError:
         return RunError(
-            f"unit {self.unit.name}: the verdict could not be recorded in time",
+            f"unit {self.unit.name}: the verdict could not be recorded: {why}",
             phase="report",
             reason="report",
+            hint=hint,
         )
 
     # -- before the window ---------------------------------------------------------------------
@@ -285,6 +299,7 @@ class Run:
             source=self._source,
             run=self.run,
             reason=reason,
+            ended=not self.kopia_lost,
         )
 
     async def _end_badly(self, error: KopiwatchError) -> RunResult:
@@ -301,15 +316,20 @@ class Run:
         warnings = self._warnings()
         warnings += [self.kept.warning] if self.kept.warning else []
         identity = self.snapshot.id if self.snapshot else ""
+        unrecorded: KopiwatchError | None = None
         with self.course.timed("report"):
             if self.launched:
                 try:
                     identity = await self._settle(reason) or identity
                 except KopiwatchError as error:
+                    unrecorded = error
                     warnings.append(
                         f"the verdict could not be made durable ({error.message}); "
                         "the next command that changes something does it"
                     )
+        if unrecorded and verdict == "success":
+            # Whoever settles the run would call it interrupted: a success is on record or is none.
+            return await self._end_badly(self._late(unrecorded.message, unrecorded.hint))
         self.result = RunResult(
             run=self.run,
             unit=self.unit.name,

@@ -11,6 +11,7 @@ import anyio
 import msgspec
 
 from kopiwatch.backup.bringing import bring_back, longest_stop, watch
+from kopiwatch.backup.interference import started_since
 from kopiwatch.backup.journal import Held, Journal, JournalStore
 from kopiwatch.backup.result import MemberResult, MemberState
 from kopiwatch.clock import Clock
@@ -91,7 +92,7 @@ async def _replay(engine: Engine, journal: Journal, clock: Clock) -> tuple[Membe
         except EngineError as error:  # stays owed; the others are not kept waiting
             results.append(MemberResult(member.name, "failed", detail=error.message))
             continue
-        if member.started_at is not None and now.started_at != member.started_at:
+        if started_since(member, now):
             state: MemberState = "ran-already" if now.running else "taken-over"
             results.append(MemberResult(member.name, state, detail="somebody started it since"))
             continue
@@ -130,16 +131,19 @@ async def make_durable(
     source: str,
     run: str,
     reason: str,
+    ended: bool = True,
 ) -> str:
     """Make the verdict of a run durable and clear its debt; ``reason`` is empty for a success.
 
-    Returns the new id of its manifest if that was pinned as bad, else empty. Raises
-    RepositoryError when the repository does not take it, RunError when the disk does not; the
-    journal then keeps the reason for whoever settles the run.
+    ``ended`` says that no Kopia of this run lives any more: one that does may store its manifest
+    after the verdict. Returns the new id of its manifest if that was pinned as bad, else empty.
+    Raises RepositoryError when the repository does not take it, RunError when the disk does not or
+    the run has not ended; the journal then keeps the reason for whoever settles the run.
     """
     journal = await journals.read(unit)
     identity = ""
     try:
+        _require_end(ended=ended)
         if reason:
             identity = await quarantine(repository, source, run, reason)
     except BaseException:
@@ -149,6 +153,11 @@ async def make_durable(
     if journal is not None:
         await journals.write(msgspec.structs.replace(journal, judged=True))
     return identity
+
+
+def _require_end(*, ended: bool) -> None:
+    if not ended:
+        raise RunError("its Kopia may still be at work", phase="report", reason="worker-lost")
 
 
 async def quarantine(repository: Repository, source: str, run: str, reason: str) -> str:

@@ -65,7 +65,7 @@ class Stopping:
 
     A call that has begun and not ended (an error, a deadline, a signal) may still be carried out
     by Docker, after we found the container running. ``started`` holds since when each ran as it was
-    held: it may have restarted by itself since anybody looked.
+    held: it may have restarted by itself since anybody looked. None: that cannot be told any more.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ async def refresh(engine: Engine, plan: HoldPlan) -> HoldPlan:
     """
     found = await outcomes([partial(engine.inspect, member.id) for member in plan.held])
     gone: set[str] = set()
-    started: dict[str, datetime | None] = {}
+    running: dict[str, Inspected] = {}
     for member, now in zip(plan.held, found, strict=True):
         if isinstance(now, ContainerGone):
             gone.add(member.id)
@@ -97,11 +97,16 @@ async def refresh(engine: Engine, plan: HoldPlan) -> HoldPlan:
                 f"somebody paused {member.name} just now", phase="ready", reason="paused"
             )
         elif now.running:
-            started[member.id] = now.started_at
+            running[member.id] = now
         else:
             gone.add(member.id)
     left = plan.without(gone)
-    held = (msgspec.structs.replace(m, started_at=started[m.id]) for m in left.held)
+    held = (
+        msgspec.structs.replace(
+            m, started_at=running[m.id].started_at, restarts=running[m.id].restart_count
+        )
+        for m in left.held
+    )
     return msgspec.structs.replace(left, held=tuple(held))
 
 
@@ -118,9 +123,12 @@ async def stop_level(engine: Engine, level: Iterable[Stop], stopping: Stopping) 
             stopping.not_ours.add(stop.id)
             return
         try:
-            stopping.started[stop.id] = (await engine.inspect(stop.id)).started_at
+            now = await engine.inspect(stop.id)
         except ContainerGone:
             stopping.started[stop.id] = None
+        else:
+            # Who runs again already was started by somebody since: that is not when ours began.
+            stopping.started[stop.id] = None if now.running else now.started_at
 
     await together([partial(one, stop) for stop in level])
 
@@ -152,7 +160,7 @@ def as_held(plan: HoldPlan, stopping: Stopping) -> HoldPlan:
     """The plan with what the calls have shown: who is not ours, and since when the others ran."""
     left = plan.without(stopping.not_ours)
     held = (
-        msgspec.structs.replace(m, started_at=stopping.started.get(m.id, m.started_at))
+        msgspec.structs.replace(m, started_at=stopping.started.get(m.id) or m.started_at)
         for m in left.held
     )
     return msgspec.structs.replace(left, held=tuple(held))

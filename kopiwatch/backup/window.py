@@ -14,7 +14,7 @@ from kopiwatch.backup.bringing import (
 )
 from kopiwatch.backup.course import Course
 from kopiwatch.backup.gate import GatedKopia
-from kopiwatch.backup.interference import interference
+from kopiwatch.backup.interference import interference, taken_over
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.result import MemberResult
 from kopiwatch.backup.stopping import HoldPlan, Stopping, as_held, freeze, refresh, stop_level
@@ -47,6 +47,7 @@ class Window:
         self.stopping = Stopping()
         self.members: tuple[MemberResult, ...] = ()
         self.interference = ""
+        self.undisturbed = False
         self.seconds = 0.0
         self.up_at = 0.0
 
@@ -70,10 +71,12 @@ class Window:
                 await kopia.kill()
             raise
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._start()
-            # Downtime lasts until the last start has returned, and then until all are healthy.
-            self.seconds = max(0.0, self.up_at - opened)
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._start()
+            finally:
+                # Downtime lasts until the last start has returned, then until all are healthy.
+                self.seconds = max(0.0, self.up_at - opened)
         await kopia.flush()
         if self.hold.held:
             await self._health()
@@ -121,12 +124,15 @@ class Window:
             self.interference = await interference(
                 house.engine, self.unit, self.hold, self.mountpoints, house.own
             )
+            self.undisturbed = not self.interference
 
     async def _start(self) -> None:
         """Bring back exactly whom we held; the journal keeps whoever does not come."""
         house, stopping = self.course.house, self.stopping
         held = [member for member in self.hold.held if member.id in stopping.begun]
         held = [member for member in held if member.id not in stopping.not_ours]
+        theirs = set() if self.undisturbed else await taken_over(house.engine, held)
+        held = [member for member in held if member.id not in theirs]
         if held:
             with self.course.timed("start"):
                 self.members = await bring_back(house.engine, held, house.clock)

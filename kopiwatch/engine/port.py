@@ -57,7 +57,8 @@ class Inspected(msgspec.Struct, frozen=True):
     ``started_at`` is UTC, None for a container that never ran. ``healthcheck`` is None where the
     container has none or disabled it. ``definition`` is the whole answer as JSON bytes, for the
     recipe; nobody but the recipe reads it. ``stop_timeout`` is what Docker waits for this container
-    before SIGKILL, None where it waits for ever.
+    before SIGKILL, None where it waits for ever. ``restart_count`` is how often its restart policy
+    has started it since somebody did: a stop keeps it, a start sets it to 0 (API 1.41).
     """
 
     id: str
@@ -80,6 +81,7 @@ class Inspected(msgspec.Struct, frozen=True):
     mounts: tuple[HostMount, ...]
     definition: bytes
     stop_timeout: timedelta | None = timedelta(seconds=10)
+    restart_count: int = 0
 
 
 class HostMount(msgspec.Struct, frozen=True):

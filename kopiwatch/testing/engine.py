@@ -138,7 +138,7 @@ class FakeEngine(FakeHost):
             if found.row.running:
                 return False
             self.set_state(found.row.id, "running")
-            found.details = replace(found.details, started_at=self.now())
+            found.details = replace(found.details, started_at=self.now(), restart_count=0)
             found.probes = 0
             return True
 
@@ -187,18 +187,30 @@ class FakeEngine(FakeHost):
 
     @asynccontextmanager
     async def _worker(self, spec: WorkerSpec) -> AsyncIterator[Channel]:
-        async with self.call("worker", spec.name):
-            identity = self._create_worker(spec)
+        with anyio.CancelScope(shield=True):  # a cancelled create would leave one behind
+            async with self.call("worker", spec.name):
+                identity = self._create_worker(spec)
         worker = self.all[identity].worker
         assert worker is not None  # noqa: S101 - made above
         worker.start()
         try:
             yield worker.channel
-        finally:
-            with anyio.CancelScope(shield=True):
-                async with self.call("remove_worker", identity):
+        except BaseException as error:
+            await self._leave(worker, error)
+            raise
+        await self._leave(worker, None)
+
+    async def _leave(self, worker: FakeWorker, first: BaseException | None) -> None:
+        """Remove a worker at the end of its block, cancelled or not; the first error wins."""
+        with anyio.CancelScope(shield=True):
+            try:
+                async with self.call("remove_worker", worker.id):
                     worker.end()
-                    self.all.pop(identity, None)
+                    self.all.pop(worker.id, None)
+            except EngineError as error:
+                if first is None:
+                    raise
+                first.add_note(error.message)
 
     async def workers(self, state: str) -> tuple[str, ...]:
         """See the port."""
