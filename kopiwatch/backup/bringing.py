@@ -90,11 +90,15 @@ async def _patiently(once: Callable[[], Awaitable[bool]], clock: Clock) -> bool:
 
 
 async def _bring_successor(engine: Engine, member: Held, clock: Clock) -> MemberResult:
-    """Its id is gone: find who has its Compose identity (or its name) now."""
+    """Its id is gone: find who has its Compose identity (or its name) now.
+
+    A successor that ran already is as somebody wants it; one that never did is ours to start.
+    """
     for row in await engine.containers():
         if row.id != member.id and is_successor(row, member):
-            if row.running:
-                return MemberResult(member.name, "taken-over", detail=f"now {row.id[:12]}, running")
+            if row.state != "created":
+                detail = f"now {row.id[:12]}, {row.state}"
+                return MemberResult(member.name, "taken-over", detail=detail)
             await _start(engine, row.id, clock)
             return MemberResult(member.name, "started", detail=f"its successor {row.id[:12]}")
     return MemberResult(member.name, "gone", detail="somebody removed it while it was down")

@@ -114,7 +114,7 @@ class TimedEngine(FakeEngine):
 
     async def start(self, container: str) -> bool:
         done = await super().start(container)
-        if done:
+        if done and container in self.all:
             self._restarted(container, 0)
         return done
 

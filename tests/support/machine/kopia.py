@@ -75,6 +75,7 @@ class Snapshooting:
     volumes: frozenset[str]
     phase: str = "opening"
     disturbed: set[str] = field(default_factory=set)
+    strangers: set[str] = field(default_factory=set)
     flawed: str = ""
 
     @property
@@ -126,6 +127,8 @@ class TimedProgram(FakeProgram):
         if step == "kill":
             self._say(worker, "exit", killed=True, code=-9)
         elif kopia is None or kopia.phase != "ended":
+            if kopia is not None and step == "go":
+                self._look_at_strangers(kopia)
             if kopia is not None and step in ("launch", "go"):
                 kopia.phase = {"launch": "waiting", "go": "read"}[step]
             self._answer(worker, step, order)
@@ -158,8 +161,18 @@ class TimedProgram(FakeProgram):
             return
         written = {mount.volume for mount in row.mounts if mount.writable}
         for kopia in self.alive():
-            if kopia.phase == "reading" and written & kopia.volumes:
+            if kopia.phase != "reading" or not written & kopia.volumes:
+                continue
+            if row.id in self.world.known:
                 kopia.disturbed.add(row.name)
+            else:
+                kopia.strangers.add(row.id)
+
+    def _look_at_strangers(self, kopia: Snapshooting) -> None:
+        """Who was not there when the run began is only looked for at the end of the read."""
+        there = self.world.engine.all
+        running = (id_ for id_ in kopia.strangers if id_ in there and there[id_].row.running)
+        kopia.disturbed |= {there[id_].row.name for id_ in running}
 
     def _store(self, worker: FakeWorker) -> str:
         kopia = self.kopias[worker.id]

@@ -111,11 +111,11 @@ class Others:
         self._recreate_as(slot, "created")
 
     def _recreate_as(self, slot: Slot, state: str) -> None:
-        was_held = bool(slot.id) and self.world.oracle.held(slot.id) is not None
         former = slot.id
         if former:
             self.world.engine.remove(former)
         self.create(slot, state)
+        was_held = self.world.oracle.held(slot.id) is not None  # it or its predecessor
         self.world.kopia.disturbed_by(self.world.engine.all[slot.id].row)
         self.world.oracle.recreated(slot, former, was_held=was_held, running=state == "running")
 

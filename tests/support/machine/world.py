@@ -60,6 +60,7 @@ class World:
         self.full = self.read_only = False
         self.runs = 0
         self.processes = 0
+        self.known: set[str] = set()
         self.fired: Counter[str] = Counter()
         self._exit = contextlib.ExitStack()
         self._folder = Path(tempfile.mkdtemp(dir=_memory(), prefix="kopiwatch-machine-"))
@@ -260,6 +261,7 @@ class World:
         if unit is None:
             return
         assert unit.valid, unit.problems
+        self.known = {row.id for row in rows}
         self.runs += 1
         name = f"r{self.runs}"
         run = Run(await self._house(), unit, rows, name)

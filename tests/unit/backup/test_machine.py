@@ -83,6 +83,18 @@ def test_member_that_somebody_starts_right_after_its_stop_was_not_stopped_then(t
         world.process("shop", Trouble(happenings=(doing,)))
 
 
+def test_successor_that_somebody_ran_and_stopped_is_left_alone():
+    """Recreated, started and stopped while its predecessor was held: it is as they want it."""
+    doings = (
+        Happening(Moment("read", 0), "recreate-unstarted", 0),
+        Happening(Moment("read", 1), "start-and-stop", 0),
+    )
+    with world_of(MemberSpec("db")) as world:
+        death = Death(Moment("flush", 0), 0.0)
+        world.process("shop", Trouble(happenings=doings, death=death))
+        assert world.down("db")
+
+
 def test_member_that_was_down_and_ran_during_the_read_makes_it_partial():
     """It is down again at the end of the read, and yet it wrote meanwhile."""
     idle = MemberSpec("db", state="exited")
