@@ -61,6 +61,7 @@ class Run:
         self.launched = False
         self.kept = NOTHING
         self.kopia_lost = False
+        self.unrecorded: KopiwatchError | None = None
 
     async def execute(self) -> RunResult:
         """Run all phases; never raises an error of ours, it becomes the verdict.
@@ -279,6 +280,10 @@ class Run:
             try:
                 # First, for a run that dies here would else be none, and what it replaced be gone.
                 await self._settle("")
+            except KopiwatchError as error:
+                self.unrecorded = error
+                return
+            try:
                 self.kept = await keep(
                     house.repository, self._source, unit.name, unit.settings, house.clock.now()
                 )
@@ -316,9 +321,9 @@ class Run:
         warnings = self._warnings()
         warnings += [self.kept.warning] if self.kept.warning else []
         identity = self.snapshot.id if self.snapshot else ""
-        unrecorded: KopiwatchError | None = None
+        unrecorded, self.unrecorded = self.unrecorded, None
         with self.course.timed("report"):
-            if self.launched:
+            if self.launched and unrecorded is None:
                 try:
                     identity = await self._settle(reason) or identity
                 except KopiwatchError as error:

@@ -41,10 +41,10 @@ def test_success_that_the_disk_does_not_take_is_none(how):
     """Whoever settles the run would call it interrupted, so the run says so at once."""
     nth = {"unlink": 1, "folder": 5}[how]
     with world_of(DB, APP) as world:
-        world.process("shop", Trouble(faults=(Fault("disk", how, nth, how, 2),)))
+        world.process("shop", Trouble(faults=(Fault("disk", how, nth, how),)))
         result = world.oracle.results["r1"]
         assert (result.verdict, result.reason) == ("failed", "report")
-        assert world.fired == {f"disk {how}": 2}
+        assert world.fired == {f"disk {how}": 1}
 
 
 def test_member_that_somebody_started_and_stopped_in_the_window_stays_stopped():
