@@ -12,7 +12,7 @@ import time
 import pytest
 from support import docker
 from support.sidecar import Sidecar, sidecar
-from support.site import IDLE, make_stack, wait_until
+from support.site import IDLE, SLOW, make_stack, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -96,7 +96,7 @@ def test_signal_in_the_window_brings_everything_back(local_site, scope, number):
 
 def test_killed_daemon_brings_back_at_its_next_start(local_site, scope):
     """After -9 in the window the next life starts the members before anything else."""
-    stack = make_stack(local_site, scope)
+    stack = make_stack(local_site, scope, db=SLOW, patience=30)
     daemon = Sidecar(local_site)
     daemon.wait_ready()
     follower = local_site.start("backup", "shop")

@@ -20,6 +20,7 @@ from support.kopia import find_kopia
 PASSWORD = "correct-horse-battery-staple"
 COMMAND = Path(sys.executable).parent / "kopiwatch"
 IDLE = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+SLOW = "trap 'sleep 4; exit 0' TERM; while :; do sleep 0.05; done"
 WRITER = "trap 'exit 0' TERM; while :; do date +%s%N >> /data/log; sleep 0.05; done"
 
 
@@ -142,12 +143,20 @@ def mountpoint(volume: str) -> Path:
     return Path(docker.inspect(volume)["Mountpoint"])
 
 
-def make_stack(site, scope) -> dict[str, str]:
-    """web depends on db; each has a volume; both are labelled."""
+def make_stack(site, scope, *, db: str = WRITER, patience: int = 0) -> dict[str, str]:
+    """web depends on db; each has a volume; both are labelled.
+
+    ``db`` is its script, ``patience`` the seconds that Docker waits for its end.
+    """
     labels = {"kopi.enable": "true", "kopi.unit": "shop", "kopi.instance": site.instance}
     stack = scope.stack(
         {
-            "db": {"script": WRITER, "volumes": ["data:/data"], "labels": labels},
+            "db": {
+                "script": db,
+                "volumes": ["data:/data"],
+                "labels": labels,
+                "options": ("--stop-timeout", str(patience)),
+            },
             "web": {
                 "script": WRITER,
                 "volumes": ["files:/data"],
