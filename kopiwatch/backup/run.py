@@ -234,8 +234,8 @@ class Run:
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
             self.sources = await self._stored(snapshot)
             await self.window.observe()
-            if self.window.interference:
-                return "partial", "interference", self.window.interference
+            if self.window.disturbance.text:
+                return "partial", "interference", self.window.disturbance.text
             return judge(snapshot, self.sources, self.window.members)
 
     async def _stored(self, snapshot: Snapshot) -> tuple[SourceResult, ...]:
@@ -325,4 +325,6 @@ class Run:
     # -- small helpers -------------------------------------------------------------------------
 
     def _warnings(self) -> list[str]:
-        return list(dict.fromkeys((*self.unit.warnings, *self.window.hold.warnings)))
+        doubt = self.window.disturbance.doubt
+        all_ = (*self.unit.warnings, *self.window.hold.warnings, *filter(None, [doubt]))
+        return list(dict.fromkeys(all_))
