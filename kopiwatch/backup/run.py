@@ -55,6 +55,7 @@ class Run:
         self.snapshot: Snapshot | None = None
         self.launched = False
         self.kept = NOTHING
+        self.left_behind: list[str] = []
 
     async def execute(self) -> RunResult:
         """Run all phases; never raises an error of ours, it becomes the verdict.
@@ -69,9 +70,14 @@ class Run:
                     self.house.access.open(plan) as session,
                     gated(self.unit.name, session) as kopia,
                 ):
-                    await self._ready(kopia, plan, trusted=trusted)
-                    await self.window.open(kopia, self._window_limit)
-                    await self._flush(kopia)
+                    try:
+                        await self._ready(kopia, plan, trusted=trusted)
+                        await self.window.open(kopia, self._window_limit)
+                        await self._flush(kopia)
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await kopia.kill()
+                        self.left_behind += filter(None, [kopia.remains])
                 verdict, reason, message = await self._verify()
         except KopiwatchError as error:
             return await self._end_badly(error)
@@ -279,6 +285,7 @@ class Run:
 
     async def _end_badly(self, error: KopiwatchError) -> RunResult:
         reason = error.reason if isinstance(error, RunError) else error.code
+        self.left_behind += getattr(error, "__notes__", [])
         message = error.message.removeprefix(f"unit {self.unit.name}: ")
         result = await self._report("failed", reason, message)
         self.result = msgspec.structs.replace(
@@ -326,5 +333,10 @@ class Run:
 
     def _warnings(self) -> list[str]:
         doubt = self.window.disturbance.doubt
-        all_ = (*self.unit.warnings, *self.window.hold.warnings, *filter(None, [doubt]))
+        all_ = (
+            *self.unit.warnings,
+            *self.window.hold.warnings,
+            *filter(None, [doubt]),
+            *self.left_behind,
+        )
         return list(dict.fromkeys(all_))

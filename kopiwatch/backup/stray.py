@@ -9,30 +9,59 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from kopiwatch.engine.port import Engine
-from kopiwatch.errors import EngineError
+from kopiwatch.errors import EngineDenied, EngineError, EngineUnreachable, KopiwatchError
+from kopiwatch.task import deadline, outcomes
 
 RUN_VARIABLE = "KOPIWATCH_WORKER_RUN"
 STATE_VARIABLE = "KOPIWATCH_WORKER_STATE"
 GONE_SECONDS = 10.0
 
 
-async def end_strays(engine: Engine, state: str) -> tuple[str, ...]:
-    """End the workers of the state folder with this uuid; on return they are gone.
+class Strays(msgspec.Struct, frozen=True):
+    """What was ended, and what could not be (with why), for people."""
 
-    Only whoever holds the run lock may call it. Returns what was ended, for people. Raises
-    EngineError when Docker cannot be asked, or a process does not die.
+    ended: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+async def end_strays(engine: Engine, state: str) -> Strays:
+    """End the workers of the state folder with this uuid; takes 30 s at most.
+
+    Only whoever holds the run lock may call it. What was killed and is not gone hangs in the kernel
+    on a dead disk: it never runs again and holds no lock (the worker gives that back), so it must
+    keep nobody down and no other unit waiting. Raises EngineError when Docker cannot be asked.
     """
-    ended = [f"process {pid}" for pid in sorted(await end_marked((STATE_VARIABLE, state)))]
-    for container in await engine.workers(state):
-        await engine.remove_worker(container)
-        ended.append(f"container {container[:12]}")
-    return tuple(ended)
+    ended: list[str] = []
+    left: list[str] = []
+    try:
+        ended += (f"process {pid}" for pid in sorted(await end_marked((STATE_VARIABLE, state))))
+    except EngineError as error:
+        left.append(error.message)
+
+    async def remove(container: str) -> str:
+        with deadline(GONE_SECONDS * 2, lambda: EngineError("it does not end on SIGKILL")):
+            await engine.remove_worker(container)
+        return f"container {container[:12]}"
+
+    workers = await engine.workers(state)
+    for worker, outcome in zip(
+        workers, await outcomes([partial(remove, worker) for worker in workers]), strict=True
+    ):
+        if isinstance(outcome, EngineUnreachable | EngineDenied):
+            raise outcome
+        if isinstance(outcome, KopiwatchError):
+            left.append(f"container {worker[:12]}: {outcome.message}")
+        else:
+            ended.append(outcome)
+    return Strays(tuple(ended), tuple(left))
 
 
 async def end_marked(mark: tuple[str, str]) -> set[int]:
