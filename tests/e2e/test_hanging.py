@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -103,4 +104,21 @@ def test_daemon_goes_on_after_a_hanging_source(site, scope, folder, member):
         assert site.run("backup", "other", timeout=200).returncode == 0, daemon.log
         daemon.wait_metric(1, "unit_last_run_success", 20, unit="other")
         folder.release()
+    end_worker(site, folder)
+
+
+def test_kill_while_kopia_hangs_is_made_good_by_the_next_command(site, scope, folder, member):
+    """-9 in the window, and a worker that cannot end: the member is back before anything else."""
+    scope.run("other", labels=labels(site, "other"), script=IDLE, volumes=["data:/data"])
+    folder.hang("read")
+    run = site.start("backup", "stuck")
+    wait_until(lambda: folder.hung, "Kopia hangs", 60)
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    assert docker.state(member) == "exited"
+    again = site.start("backup", "other")
+    wait_until(lambda: docker.state(member) == "running", "it runs again", 60)
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert site.access == "namespace" or "is left behind" in errors
     end_worker(site, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kopiwatch.backup import stray
 from kopiwatch.backup.stray import Strays, end_strays
 from kopiwatch.engine.port import WorkerSpec
 from kopiwatch.errors import EngineError, EngineUnreachable
@@ -20,6 +21,7 @@ def engine() -> FakeEngine:
     for name, state in (("one", "ours"), ("two", "ours"), ("three", "theirs")):
         labels = {WORKER_LABEL: name, STATE_LABEL: state}
         made._create_worker(WorkerSpec(name, "kopiwatch:1", (), labels, (), "none"))
+        made.set_state(name, "exited")
     return made
 
 
@@ -29,8 +31,26 @@ async def test_strays_of_ours_are_ended(engine):
     assert [worker.spec.name for worker in engine.running_workers] == ["three"]
 
 
-async def test_stray_that_cannot_be_ended_is_left_and_said(engine):
-    """It hangs in the kernel: the others are ended, and nobody waits for it."""
+async def test_stray_that_still_runs_may_leave_by_itself(engine):
+    """Killed at once, it could not give the Kopia lock back."""
+    engine.set_state("one", "running")
+    looks = iter(range(10))
+
+    def leave() -> None:
+        if next(looks) == 2:
+            engine.set_state("one", "exited")
+
+    engine.hook("inspect", "one", leave)
+    removed: list[str] = []
+    engine.hook("remove_worker", "one", lambda: removed.append(engine.state("one")))
+    await end_strays(engine, "ours")
+    assert removed == ["exited"]
+
+
+async def test_stray_that_cannot_be_ended_is_left_and_said(engine, monkeypatch):
+    """It hangs in the kernel: the others are ended, and nobody waits for it for long."""
+    monkeypatch.setattr(stray, "LEAVE_SECONDS", 0.1)
+    engine.set_state("one", "running")
     engine.fail("remove_worker", "one", EngineError("did not receive an exit event"))
     strays = await end_strays(engine, "ours")
     assert len(strays.ended) == 1
