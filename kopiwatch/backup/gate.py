@@ -14,12 +14,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from kopiwatch.backup.access import Session
 from kopiwatch.errors import BusyError, EngineError, EngineUnreachable, RunError
 from kopiwatch.kopia.port import WorkerFiles
-from kopiwatch.task import unwrapped
+from kopiwatch.task import deadline, unwrapped
 
 PROTOCOL = 2
 CONFIG_NAME = "repository.config"
 PASSWORD_NAME = "repository.config.kopia-password"  # noqa: S105 - a file's name
 KILL_SECONDS = 10.0
+DESTROY_SECONDS = 20.0
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -31,6 +32,7 @@ class Said(msgspec.Struct, frozen=True):
     text: str = ""
     code: int | None = None
     killed: bool = False
+    remains: bool = False
     out: str = ""
     err: str = ""
     protocol: int = 0
@@ -56,13 +58,19 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 class GatedKopia:
-    """Drives one Kopia through its gate. Each step raises RunError with a reason of its own."""
+    """Drives one Kopia through its gate. Each step raises RunError with a reason of its own.
+
+    ``remains`` says what a :meth:`kill` could not get rid of; empty for nothing. ``lost`` says that
+    it may even live on: what it stores later must not count.
+    """
 
     def __init__(self, unit: str, session: Session, heard: MemoryObjectReceiveStream[Said]) -> None:
         self._unit = unit
         self._session = session
         self._heard = heard
         self._running = False
+        self.remains = ""
+        self.lost = False
 
     async def listen(self, send: MemoryObjectSendStream[Said]) -> None:
         """Pass on what the worker says, until it ends."""
@@ -184,27 +192,46 @@ class GatedKopia:
         return said
 
     async def kill(self) -> None:
-        """SIGKILL, confirmed: on return no Kopia of this worker lives.
+        """SIGKILL, confirmed: on return no Kopia of this worker writes any more.
 
-        A worker that does not confirm within 10 s is destroyed with all that it started.
+        A worker that does not confirm within 10 s is destroyed with all that it started, for which
+        it has 20 s: containers that are down wait for this. Never raises an error of ours: what is
+        left then hangs in the kernel on a dead disk, and ``remains`` says so.
         """
         if not self._running:
             return
-        with anyio.move_on_after(KILL_SECONDS):
-            try:
-                await self._order("kill", "read")
-                await self.finish()
-            except (RunError, EngineError, anyio.ClosedResourceError):
-                pass  # the worker is gone or confused: it is destroyed below
-            else:
-                return
-        await self._session.destroy()
         self._running = False
+        with anyio.move_on_after(KILL_SECONDS):
+            if await self._confirmed():
+                return
+        try:
+            with deadline(DESTROY_SECONDS, lambda: EngineError("it does not end on SIGKILL")):
+                await self._session.destroy()
+        except EngineError as error:
+            self.remains = f"the worker of this run is left behind: {error.message}"
+            self.lost = True
+
+    async def _confirmed(self) -> bool:
+        """Order the kill and wait for its confirmation; False when the worker is gone."""
+        try:
+            await self._order("kill", "read")
+            while (said := await self._heard.receive()).say != "exit":
+                pass
+        except (RunError, EngineError, anyio.EndOfStream, anyio.ClosedResourceError):
+            return False
+        if said.remains:
+            self.remains = (
+                f"Kopia was killed, but hangs on a dead disk or network mount ({REMAINS})"
+            )
+        return True
 
 
+REMAINS = "its worker is left behind until that answers"
 _HINTS = {
+    "stuck": "a disk or network mount below a source does not answer; see `dmesg` on the host",
     "probe": "check owner and permissions of that folder, and free space on its disk",
     "missing": "a source vanished while the worker started; see `docker ps` and `docker volume ls`",
+    "no-data": "leave that bind mount out: name its destination in kopi.exclude",
     "launch": "the worker image must hold Kopia",
     "protocol": "the worker image must be of this kopiwatch's version",
     "mount": "namespace access needs root with CAP_SYS_ADMIN; or set KOPIWATCH_WORKER_IMAGE",

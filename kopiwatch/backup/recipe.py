@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from kopiwatch.durable import write_durably
 from kopiwatch.engine.port import Engine, EngineInfo, Inspected
 from kopiwatch.errors import RunError
 from kopiwatch.kopia.folder import make_private
+from kopiwatch.units.coverage import NOT_KEPT
 from kopiwatch.units.unit import Coverage, Source, Unit
 
 FORMAT = 1
@@ -78,7 +80,7 @@ async def write_recipe(
         scope=unit.settings.scope,
         expected=expected,
         sources=unit.sources,
-        coverage=unit.coverage,
+        coverage=coverage_of(unit, inspected),
         warnings=warnings,
         plausibility=plausibility,
     )
@@ -101,6 +103,18 @@ async def write_recipe(
             hint=f"make room and check permissions in {folder}",
         ) from error
     return folder
+
+
+def coverage_of(unit: Unit, inspected: Iterable[Inspected]) -> tuple[Coverage, ...]:
+    """The fate of each mount, with those that only inspect tells of: what ``--tmpfs`` mounted."""
+    listed = {(line.container, line.destination) for line in unit.coverage}
+    hidden = (
+        Coverage(seen.name, mount.destination, mount.kind, "not-supported", NOT_KEPT["tmpfs"])
+        for seen in inspected
+        for mount in seen.mounts
+        if mount.kind == "tmpfs" and (seen.name, mount.destination) not in listed
+    )
+    return (*unit.coverage, *hidden)
 
 
 def _write(folder: Path, content: bytes) -> None:

@@ -24,7 +24,7 @@ from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stopping import HoldPlan
 from kopiwatch.backup.verdict import judge, judge_source, remarks
 from kopiwatch.backup.window import Window
-from kopiwatch.errors import Cancelled, EngineError, KopiwatchError, RunError
+from kopiwatch.errors import Cancelled, KopiwatchError, RunError
 from kopiwatch.kopia import argv
 from kopiwatch.kopia.record import Snapshot
 from kopiwatch.kopia.tree import RECIPE, parts
@@ -62,6 +62,7 @@ class Run:
         self.kept = NOTHING
         self.kopia_lost = False
         self.unrecorded: KopiwatchError | None = None
+        self.left_behind: list[str] = []
 
     async def execute(self) -> RunResult:
         """Run all phases; never raises an error of ours, it becomes the verdict.
@@ -80,9 +81,8 @@ class Run:
                         await self._ready(kopia, plan, trusted=trusted)
                         await self.window.open(kopia, self._window_limit)
                         await self._flush(kopia)
-                    except BaseException:
+                    finally:
                         await self._end_kopia(kopia)
-                        raise
                 verdict, reason, message = await self._verify()
         except KopiwatchError as error:
             return await self._end_badly(error)
@@ -106,7 +106,7 @@ class Run:
         result = self.result
         if result is None:
             return await self._end_badly(self._late())
-        if reason == "interference":
+        if reason == "interference" and self.window.disturbance.foreign:
             self.result = msgspec.structs.replace(result, hint=SHARED_HINT)
         elif reason in REFUSALS:
             told = hint(self.unit.name, self.sources)
@@ -116,10 +116,9 @@ class Run:
     async def _end_kopia(self, kopia: GatedKopia) -> None:
         """No Kopia lives on after a run that is no success: what it stored later would count."""
         with anyio.CancelScope(shield=True):
-            try:
-                await kopia.kill()
-            except EngineError:
-                self.kopia_lost = True
+            await kopia.kill()
+        self.kopia_lost = kopia.lost
+        self.left_behind += filter(None, [kopia.remains])
 
     def _late(self, why: str = "it took too long", hint: str = "") -> RunError:
         return RunError(
@@ -259,7 +258,7 @@ class Run:
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
             self.sources = await self._stored(snapshot)
             await self.window.observe()
-            return judge(snapshot, self.sources, self.window.members, self.window.interference)
+            return judge(snapshot, self.sources, self.window.members, self.window.disturbance.text)
 
     async def _stored(self, snapshot: Snapshot) -> tuple[SourceResult, ...]:
         """What the tree holds of each expected source, beside what the last good one holds."""
@@ -309,6 +308,7 @@ class Run:
 
     async def _end_badly(self, error: KopiwatchError) -> RunResult:
         reason = error.reason if isinstance(error, RunError) else error.code
+        self.left_behind += getattr(error, "__notes__", [])
         message = error.message.removeprefix(f"unit {self.unit.name}: ")
         result = await self._report("failed", reason, message)
         self.result = msgspec.structs.replace(
@@ -360,4 +360,6 @@ class Run:
     # -- small helpers -------------------------------------------------------------------------
 
     def _warnings(self) -> list[str]:
-        return list(dict.fromkeys((*self.unit.warnings, *self.window.hold.warnings, *self.notes)))
+        hold, doubt = self.window.hold, self.window.disturbance.doubt
+        told = (*self.unit.warnings, *hold.warnings, *self.notes, doubt, *self.left_behind)
+        return list(dict.fromkeys(filter(None, told)))

@@ -14,7 +14,7 @@ from kopiwatch.backup.bringing import (
 )
 from kopiwatch.backup.course import Course
 from kopiwatch.backup.gate import GatedKopia
-from kopiwatch.backup.interference import interference, taken_over
+from kopiwatch.backup.interference import Disturbance, Observer, taken_over
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.result import MemberResult
 from kopiwatch.backup.stopping import HoldPlan, Stopping, as_held, freeze, refresh, stop_level
@@ -26,9 +26,9 @@ OBSERVE_SECONDS = 2.0
 class Window:
     """The window of one run. ``seconds`` is its downtime, ``members`` how they came back.
 
-    ``hold`` is who is held, as of now. ``interference`` is who disturbed the read, empty for
-    nobody. ``paths`` are the places of the sources for the worker, ``mountpoints`` where volumes
-    lie on the host, by name.
+    ``hold`` is who is held, as of now. ``disturbance`` is who disturbed the read. ``paths`` are
+    the places of the sources for the worker, ``mountpoints`` where volumes lie on the host, by
+    name.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Window:
         self.mountpoints: dict[str, str] = {}
         self.stopping = Stopping()
         self.members: tuple[MemberResult, ...] = ()
-        self.interference = ""
+        self.disturbance = Disturbance()
         self.undisturbed = False
         self.seconds = 0.0
         self.up_at = 0.0
@@ -57,6 +57,8 @@ class Window:
         Kopia is at its gate before, and has read everything after. Raises what went wrong.
         """
         house = self.course.house
+        observer = Observer(house.engine, self.unit, self.mountpoints, house.own)
+        await observer.begin(self.hold)
         self.hold = await refresh(house.engine, self.hold)
         kopia.check_waiting()
         await self.course.journal(self.hold.held)
@@ -64,7 +66,7 @@ class Window:
         try:
             with self.course.deadline(limit, "the window took longer than kopi.window-timeout"):
                 await self._stop(kopia)
-                await self._read(kopia)
+                await self._read(kopia, observer)
         except BaseException:
             # No second writer beside a living Kopia: it is dead before the first start.
             with anyio.CancelScope(shield=True):
@@ -115,16 +117,13 @@ class Window:
             await self.course.journal(seen.held)
             self.hold = seen
 
-    async def _read(self, kopia: GatedKopia) -> None:
+    async def _read(self, kopia: GatedKopia, observer: Observer) -> None:
         with self.course.timed("read"):
             said = await kopia.read()
             if said.say != "read":
                 raise failure(self.unit.name, said, "read")
-            house = self.course.house
-            self.interference = await interference(
-                house.engine, self.unit, self.hold, self.mountpoints, house.own
-            )
-            self.undisturbed = not self.interference
+            self.disturbance = await observer.look(self.hold)
+            self.undisturbed = not self.disturbance.text
 
     async def _start(self) -> None:
         """Bring back exactly whom we held; the journal keeps whoever does not come."""

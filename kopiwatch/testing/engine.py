@@ -28,6 +28,7 @@ from kopiwatch.engine.port import (
     ExecResult,
     Hint,
     Inspected,
+    Mounted,
     Volume,
     WorkerSpec,
 )
@@ -88,6 +89,11 @@ class FakeEngine(FakeHost):
             following = self.events_told.follow(since)
         with following as stream:
             yield stream
+
+    async def mounted(self, since: datetime) -> Mounted:
+        """See the port."""
+        async with self.call("mounted"):
+            return self.events_told.mounted(since)
 
     async def inspect(self, container: str) -> Inspected:
         """See the port."""

@@ -15,7 +15,7 @@ import msgspec
 from kopiwatch.testing.engine_worker import FakeWorker
 from kopiwatch.testing.kopia import FakeRepository
 
-Step = Literal["start", "set-up", "sync", "launch", "go", "flush"]
+Step = Literal["start", "set-up", "sync", "launch", "go", "flush", "kill"]
 
 
 class FakeProgram:
@@ -62,10 +62,8 @@ class FakeProgram:
         order: dict[str, Any] = {"do": "start"} if line is None else json.loads(line)
         step = order["do"]
         self.steps.append(step)
-        if step == "kill":
-            self.killed = True
-            self._say(worker, "exit", killed=True, code=-9)
-        elif not (step in self._at and self._at[step](worker)):
+        self.killed = self.killed or step == "kill"
+        if not (step in self._at and self._at[step](worker)):
             self._answer(worker, step, order)
 
     def _answer(self, worker: FakeWorker, step: str, order: Mapping[str, Any]) -> None:
@@ -83,6 +81,8 @@ class FakeProgram:
             self._say(worker, "read")
         elif step == "flush":
             self._say(worker, "exit", code=0, out=self._store(worker))
+        elif step == "kill":
+            self._say(worker, "exit", killed=True, code=-9)
 
     def _store(self, worker: FakeWorker) -> str:
         """Put what is mounted into the repository; returns Kopia's line."""

@@ -47,8 +47,15 @@ async def replay(
     clock: Clock = SYSTEM,
 ) -> tuple[Replayed, ...]:
     """End our strays and bring back what interrupted runs left down; needs the run lock."""
-    if ended := await end_strays(engine, identity):
-        listener.say("strays", f"ended workers that an interrupted run left: {', '.join(ended)}")
+    strays = await end_strays(engine, identity)
+    if strays.ended:
+        names = ", ".join(strays.ended)
+        listener.say("strays", f"ended workers that an interrupted run left: {names}")
+    if strays.left:
+        left = "; ".join(strays.left)
+        listener.say(
+            "strays", f"a worker of an earlier run hangs and is left behind: {left}", level="error"
+        )
     done = await bring_all_back(engine, state.journals, clock)
     for replayed in done:
         trouble = bool(replayed.trouble or replayed.owed)

@@ -15,13 +15,17 @@ Orders on standard input (``do``) and what it says on standard output (``say``):
 ``go``      open the gate. Says ``read`` when Kopia has read everything and waits again
 ``flush``   let Kopia write the rest and the manifest. Says ``exit`` when it has ended, with its
             code, its output and the end of its errors
-``kill``    SIGKILL for Kopia and all it started. Says ``exit`` when it is confirmed gone
+``kill``    SIGKILL for Kopia and all it started. Says ``exit`` when it is confirmed gone, or with
+            ``remains`` after 5 s, when a disk that hangs holds it in the kernel: it never runs
+            again, and the Kopia lock is let go
 ==========  =======================================================================================
 
-Says ``error`` with a ``reason`` (``protocol``, ``probe``, ``missing``, ``busy``, ``sync``,
-``launch``) when an order cannot be carried out, and ``alive`` every minute, because proxies cut
-quiet streams. End of input is an order, too: whoever held the other end is gone, so Kopia is killed
-and the worker leaves. That makes it a dead man's switch.
+The worker itself never touches a source: a child does, and may hang there for good (``stuck``).
+
+Says ``error`` with a ``reason`` (``protocol``, ``probe``, ``missing``, ``no-data``, ``stuck``,
+``busy``, ``sync``, ``launch``) when an order cannot be carried out, and ``alive`` every minute,
+because proxies cut quiet streams. End of input is an order, too: whoever held the other end is
+gone, so Kopia is killed and the worker leaves. That makes it a dead man's switch.
 """
 
 from __future__ import annotations
@@ -29,20 +33,27 @@ from __future__ import annotations
 import base64
 import errno
 import fcntl
+import functools
 import json
 import os
+import select
 import selectors
 import signal
+import stat
 import subprocess
 import time
 
 TYPE_CHECKING = False  # typing is imported by type checkers only: start-up time
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import IO, Any
 
 PROTOCOL = 2
 HEARTBEAT_SECONDS = 60.0
 LOCK_WAIT_SECONDS = 30.0
+CHILD_SECONDS = 30.0
+SYNC_SECONDS = 600.0
+KILLED_SECONDS = 5.0
 KEEP_ERROR_BYTES = 16 * 1024
 KEEP_OUTPUT_BYTES = 4 * 1024 * 1024
 READ_BYTES = 64 * 1024
@@ -89,11 +100,16 @@ def probe_folder(folder: str) -> None:
 
 
 def expect_path(path: str) -> None:
-    """Refuse unless the path is there: a mount that is missing would be an empty source."""
+    """Refuse unless a folder or file is there: anything else would be an empty source."""
     try:
-        os.lstat(path)
+        mode = os.lstat(path).st_mode
     except OSError as error:
         raise Refused("missing", f"{path} is not there: {error.strerror}") from error
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        kind = (
+            "a socket" if stat.S_ISSOCK(mode) else "a FIFO" if stat.S_ISFIFO(mode) else "a device"
+        )
+        raise Refused("no-data", f"{path} is {kind}, and holds no data")
 
 
 def in_memory(paths: list[str]) -> list[str]:
@@ -127,6 +143,57 @@ def sync_filesystems(paths: list[str]) -> None:
             done.add(device)
         finally:
             os.close(handle)
+
+
+def in_child(what: str, seconds: float, work: Callable[[], object], close: int = -1) -> object:
+    """What ``work`` returns (JSON), done in a child: who touches a dead disk waits for ever.
+
+    ``close`` is a descriptor that the child must not keep. Raises Refused: as ``work`` did, or
+    ``stuck`` when the child has not ended within ``seconds``, or before an order came that can
+    only be to leave off; it is killed then, but may remain.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if close >= 0:
+                os.close(close)
+            try:
+                answer = {"result": work()}
+            except Refused as refusal:
+                answer = {"reason": refusal.reason, "text": refusal.text}
+            except OSError as error:
+                answer = {"reason": "system", "text": str(error)}
+            with os.fdopen(writing, "wb") as file:
+                file.write(json.dumps(answer).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    told = b""
+    end = time.monotonic() + seconds
+    try:
+        while reading in select.select([reading, 0], [], [], max(0.0, end - time.monotonic()))[0]:
+            block = os.read(reading, READ_BYTES)
+            told += block
+            if not block:
+                os.waitpid(child, 0)
+                break
+        else:
+            os.kill(child, signal.SIGKILL)
+            raise Refused("stuck", f"{what} did not end in time: a disk below hangs")
+    finally:
+        os.close(reading)
+    answer = json.loads(told or b'{"reason": "system", "text": "a child died"}')
+    if "reason" in answer:
+        raise Refused(answer["reason"], answer["text"])
+    return answer["result"]
+
+
+def look_at(paths: list[str]) -> list[str]:
+    """Refuse unless each path is there; those that lie in memory."""
+    for path in paths:
+        expect_path(path)
+    return in_memory(paths)
 
 
 def take_lock(path: str, owner: str) -> int:
@@ -223,6 +290,10 @@ class Kopia:
         except ProcessLookupError:
             pass
 
+    def ended(self, seconds: float) -> bool:
+        """Whether it has ended, or does within so many seconds."""
+        return self.pidfd in select.select([self.pidfd], [], [], seconds)[0]
+
     def reap(self) -> dict[str, object]:
         """Wait for the process, take the rest of its output, and tell how it ended."""
         code = self.process.wait()
@@ -273,8 +344,7 @@ class Worker:
                 say("alive")
                 next_beat = time.monotonic() + HEARTBEAT_SECONDS
         if self.kopia is not None:
-            self.kopia.kill()
-            self.kopia.process.wait()
+            self.end_kopia(self.kopia)
 
     def on_order(self, _: object) -> None:
         """Read what came in and carry out each whole line."""
@@ -307,7 +377,8 @@ class Worker:
         elif what == "launch":
             self.launch(order)
         elif what == "sync":
-            sync_filesystems(order["paths"])
+            work = functools.partial(sync_filesystems, order["paths"])
+            in_child("writing back the sources", SYNC_SECONDS, work, close=self.lock)
             say("synced")
         elif what in ("go", "flush") and self.kopia is not None:
             self.kopia.open_gate(what)
@@ -322,13 +393,13 @@ class Worker:
         os.makedirs(self.base, mode=0o700, exist_ok=True)
         for name, content in order["files"].items():
             write_private(os.path.join(self.base, name), base64.b64decode(content))
-        for path in order["expect"]:
-            expect_path(path)
+        look = functools.partial(look_at, order["expect"])
+        volatile = in_child("looking at the sources", CHILD_SECONDS, look)
         for folder in order["probe"]:
             probe_folder(folder)
         if self.lock < 0:
             self.lock = take_lock(order["lock"], order["owner"])
-        say("set-up", volatile=in_memory(order["expect"]))
+        say("set-up", volatile=volatile)
 
     def launch(self, order: dict[str, Any]) -> None:
         """Start Kopia; it opens the repository and waits at the gate."""
@@ -373,8 +444,27 @@ class Worker:
         if self.kopia is None:
             say("exit", code=None, killed=True, out="", err="")
             return
-        self.kopia.kill()
-        self.on_end(None)
+        if self.end_kopia(self.kopia):
+            self.on_end(None)
+        else:
+            say("exit", code=None, killed=True, out="", err="", remains=True)
+
+    def end_kopia(self, kopia: Kopia) -> bool:
+        """Kill it; False if it cannot end, because a disk that hangs holds it in the kernel.
+
+        With SIGKILL pending it never runs again, but keeps its descriptors: the lock is let go for
+        it. What else runs here goes, too, where we are PID 1 and all of it is ours.
+        """
+        kopia.kill()
+        if kopia.ended(KILLED_SECONDS):
+            return True
+        if os.getpid() == 1:
+            try:
+                os.kill(-1, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        fcntl.flock(self.lock, fcntl.LOCK_UN)
+        return False
 
 
 def main() -> None:

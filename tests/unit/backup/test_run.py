@@ -9,6 +9,7 @@ import anyio
 import msgspec
 import pytest
 
+from kopiwatch.backup import gate
 from kopiwatch.backup.run import Run
 from kopiwatch.engine.port import Healthcheck
 from kopiwatch.errors import EngineError, RepositoryUnreachable
@@ -538,3 +539,30 @@ async def test_stop_that_was_cut_off_and_proven_over_is_not_watched(world):
     assert (result.verdict, result.reason) == ("failed", "engine-error")
     assert world.states == UP
     assert world.time.slept == []
+
+
+async def test_kopia_that_hangs_beyond_sigkill_is_said_and_keeps_nobody_down(world):
+    """A dead disk holds it in the kernel: the first error counts, the members are back."""
+
+    def remains(worker):
+        worker.say(b'{"say":"exit","killed":true,"remains":true}')
+        return True
+
+    world.program.at("kill", remains)
+    world.engine.fail("stop", "db", EngineError("no"))
+    result = await world.run()
+    assert (result.verdict, result.message) == ("failed", "no")
+    assert world.states == UP
+    assert any("left behind" in line for line in result.warnings)
+
+
+async def test_worker_that_neither_confirms_nor_goes_keeps_nobody_down(world, monkeypatch):
+    """Docker cannot remove it either: the first error stays, and what is left is said."""
+    monkeypatch.setattr(gate, "KILL_SECONDS", 0.05)
+    world.program.at("kill", lambda _: True)
+    world.engine.fail("stop", "db", EngineError("no"))
+    world.engine.fail("remove_worker", "*", EngineError("did not receive an exit event"))
+    result = await world.run()
+    assert (result.verdict, result.message) == ("failed", "no")
+    assert world.states == UP
+    assert any("exit event" in line for line in result.warnings)
