@@ -45,15 +45,17 @@ class Slot:
     """A place that a container takes; somebody may put another one there.
 
     ``expect`` is what everybody but kopiwatch wants of it, ``any`` where nobody could tell.
-    ``back``: we have started it since we last stopped it. ``taken`` is the StartedAt with which
-    somebody else took over while we held it down. ``found_down``: our stop was told that it was
-    down already. ``unknown``: somebody restarted it after the journal was written, before our stop.
+    ``begun``: a stop of ours has reached it. ``back``: we have started it since. ``taken`` is the
+    StartedAt with which somebody else took over while we held it down. ``found_down``: our stop was
+    told that it was down already. ``unknown``: somebody restarted it after the journal was written,
+    before our stop.
     ``former`` is the id of the container that stood here before.
     """
 
     spec: MemberSpec
     id: str
     expect: Expected
+    begun: bool = False
     back: bool = False
     taken: object = None
     found_down: bool = False
@@ -107,7 +109,7 @@ class Oracle:
                 if successor.former == target and successor.expect == "down":
                     successor.expect = "any"
             if slot is not None:
-                slot.back, slot.taken = False, None
+                slot.begun, slot.back, slot.taken = True, False, None
                 ran = self.world.engine.all[target].details.started_at
                 slot.unknown = member is not None and member.started_at != ran
         elif operation in ("start", "unpause"):
@@ -140,6 +142,7 @@ class Oracle:
                 by_itself = ran.restart_count > held.restarts
                 slot.expect = slot.expect if by_itself else "any"
             slot.unknown = False
+            slot.begun = slot.begun and held is not None
             if slot.found_down and slot.expect == "any" and calm:
                 slot.expect = "down"
             slot.found_down = False
@@ -150,6 +153,10 @@ class Oracle:
         """Somebody stops it, or it ends for good by itself; it ran until now."""
         held = self.held(slot.id)
         taken = held is not None and slot.taken is not None and slot.taken != held.started_at
+        if held is not None and taken:
+            # Its policy restarted it since: who looks later takes that for a restart of before.
+            count = self.world.engine.all[slot.id].details.restart_count
+            taken = count <= held.restarts
         slot.expect = "any" if held is not None and not taken else "down"
         slot.ended_at = self.world.time.passed
 
@@ -168,7 +175,8 @@ class Oracle:
             slot.expect = "running"
         else:
             # Who was held down runs again as its successor, if we were still to start it.
-            slot.expect = ("any" if slot.back else "running") if was_held else "down"
+            ours = slot.begun and not slot.back
+            slot.expect = ("running" if ours else "any") if was_held else "down"
         slot.back, slot.taken, slot.former = False, None, former
 
     # -- the promises --------------------------------------------------------------------------
