@@ -113,6 +113,7 @@ class Run:
         unit, house = self.unit, self.house
         with self.course.timed("check"):
             await self._refuse_debts()
+            await house.state.journals.reserve()
             await house.repository.check_policy(self._source)
             earlier = await house.repository.snapshots(self._source)
             hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
@@ -202,7 +203,7 @@ class Run:
             )
             environment = house.environment | house.access.mark(plan) | {"HOME": places.base}
             # From here on there may be a manifest, so the run owes a verdict.
-            await self.course.journal(())
+            await self.course.journal((), early=True)
             self.launched = True
             said = await kopia.launch(Launch((places.kopia, *arguments), environment))
             if said.say != "ready":

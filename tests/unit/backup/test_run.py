@@ -78,6 +78,18 @@ async def test_run_has_its_journal_on_disk_before_the_first_stop(world):
     assert seen["journal"].run == "r1"
 
 
+async def test_run_without_space_kept_for_its_journal_stops_nobody(world, monkeypatch):
+    """Later, with members down, would be too late."""
+
+    def no_room(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_room)
+    result = await world.run()
+    assert (result.verdict, result.reason, result.broke_in) == ("failed", "journal", "check")
+    assert world.engine.order("stop") == []
+
+
 async def test_run_without_a_journal_stops_nobody(world):
     """A disk that does not take the journal fails the run before anything is touched."""
     world.state.journals.folder.rmdir()
