@@ -233,11 +233,22 @@ class Run:
         with self.course.timed("verify"):
             snapshot = self.snapshot
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
+            await self._confirm(snapshot)
             self.sources = await self._stored(snapshot)
             await self.window.observe()
             if self.window.interference:
                 return "partial", "interference", self.window.interference
             return judge(snapshot, self.sources, self.window.members)
+
+    async def _confirm(self, snapshot: Snapshot) -> None:
+        """The manifest that Kopia named is in the repository: its word alone is not enough."""
+        found = await self.house.repository.snapshots(self._source)
+        if (snapshot.id, self.run) not in {(each.id, each.tag("run")) for each in found}:
+            raise RunError(
+                f"unit {self.unit.name}: Kopia named a snapshot that is not in the repository",
+                phase="verify",
+                reason="no-manifest",
+            )
 
     async def _stored(self, snapshot: Snapshot) -> tuple[SourceResult, ...]:
         """What the tree holds of each expected source, read from the repository."""
