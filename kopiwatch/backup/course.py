@@ -60,8 +60,11 @@ class Course:
 
         return deadline(seconds, late)
 
-    async def journal(self, held: tuple[Held, ...]) -> None:
-        """Put on the disk who is to be brought back; nobody means that a verdict is owed."""
+    async def journal(self, held: tuple[Held, ...], *, early: bool = False) -> None:
+        """Put on the disk who is to be brought back; nobody means that a verdict is owed.
+
+        ``early`` says that nobody is down yet.
+        """
         await self.house.state.journals.write(
-            Journal(self.unit, self.run, self.house.clock.now(), self.source, held)
+            Journal(self.unit, self.run, self.house.clock.now(), self.source, held), early=early
         )

@@ -94,6 +94,13 @@ def _stop_timeout(settings: MemberSettings | None) -> timedelta | None:
     return settings.stop_timeout if settings else None
 
 
+def _longest_stop(settings: MemberSettings | None, inspected: Inspected) -> timedelta:
+    """What Docker waits before it kills; zero is a time like any other."""
+    labelled = _stop_timeout(settings)
+    wanted = inspected.stop_timeout if labelled is None else labelled
+    return ENDLESS if wanted is None else wanted
+
+
 def _held(
     row: Container,
     inspected: Inspected,
@@ -112,7 +119,7 @@ def _held(
         await_healthy=order.gates.get(row.id, ()),
         healthy_before=inspected.health == "healthy",
         start_timeout=(settings or MemberSettings()).start_timeout.total_seconds(),
-        stop_timeout=(_stop_timeout(settings) or inspected.stop_timeout or ENDLESS).total_seconds(),
+        stop_timeout=_longest_stop(settings, inspected).total_seconds(),
         started_at=inspected.started_at,
         shaky=row.state == "restarting",
     )

@@ -135,6 +135,7 @@ class Run:
         unit, house = self.unit, self.house
         with self.course.timed("check"):
             await self._refuse_debts()
+            await house.state.journals.reserve()
             await house.repository.check_policy(self._source)
             earlier = await house.repository.snapshots(self._source)
             self.last_good = last_good(earlier)
@@ -226,7 +227,7 @@ class Run:
             )
             environment = house.environment | house.access.mark(plan) | {"HOME": places.base}
             # From here on there may be a manifest, so the run owes a verdict.
-            await self.course.journal(())
+            await self.course.journal((), early=True)
             self.launched = True
             said = await kopia.launch(Launch((places.kopia, *arguments), environment))
             if said.say != "ready":
@@ -256,9 +257,20 @@ class Run:
         with self.course.timed("verify"):
             snapshot = self.snapshot
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
+            await self._confirm(snapshot)
             self.sources = await self._stored(snapshot)
             await self.window.observe()
             return judge(snapshot, self.sources, self.window.members, self.window.disturbance.text)
+
+    async def _confirm(self, snapshot: Snapshot) -> None:
+        """The manifest that Kopia named is in the repository: its word alone is not enough."""
+        found = await self.house.repository.snapshots(self._source)
+        if (snapshot.id, self.run) not in {(each.id, each.tag("run")) for each in found}:
+            raise RunError(
+                f"unit {self.unit.name}: Kopia named a snapshot that is not in the repository",
+                phase="verify",
+                reason="no-manifest",
+            )
 
     async def _stored(self, snapshot: Snapshot) -> tuple[SourceResult, ...]:
         """What the tree holds of each expected source, beside what the last good one holds."""

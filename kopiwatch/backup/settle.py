@@ -31,11 +31,12 @@ class Replayed(msgspec.Struct, frozen=True):
     trouble: str = ""
 
     def __str__(self) -> str:
-        if self.trouble:
+        if self.trouble and not self.run:
             return f"unit {self.unit}: {self.trouble}"
         told = ", ".join(f"{m.name}: {_WORDS[m.state]}" for m in self.members)
         text = f"unit {self.unit}: run {self.run} left members down; {told or 'nothing was down'}"
-        return f"{text}. STILL DOWN: {', '.join(self.owed)}" if self.owed else text
+        text += f". STILL DOWN: {', '.join(self.owed)}" if self.owed else ""
+        return f"{text}; {self.trouble}" if self.trouble else text
 
 
 _WORDS = {
@@ -52,9 +53,8 @@ async def bring_all_back(
 ) -> tuple[Replayed, ...]:
     """Start what the journals say we hold down. One sick member never blocks another unit.
 
-    Not to be interrupted once begun. A journal that cannot be read is part of the answer; its unit
-    is refused by its next run. Raises EngineError when Docker does not answer at all, and RunError
-    when the disk does not take a journal.
+    Not to be interrupted once begun. A journal that cannot be read or written is part of the
+    answer; its unit is refused by its next run. Raises EngineError when Docker does not answer.
     """
     done: list[Replayed] = []
     with anyio.CancelScope(shield=True):
@@ -69,9 +69,13 @@ async def bring_all_back(
             results = await _replay(engine, journal, clock)
             failed = {result.name for result in results if result.state == "failed"}
             still = tuple(member for member in journal.members if member.name in failed)
-            await journals.write(msgspec.structs.replace(journal, members=still))
             owed = tuple(member.name for member in still)
-            done.append(Replayed(unit, journal.run, results, owed))
+            trouble = ""
+            try:
+                await journals.write(msgspec.structs.replace(journal, members=still))
+            except RunError as error:  # it stays as it was: who runs by then is left alone
+                trouble = f"{error.message}; {error.hint}"
+            done.append(Replayed(unit, journal.run, results, owed, trouble))
     return tuple(done)
 
 

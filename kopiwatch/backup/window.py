@@ -61,7 +61,7 @@ class Window:
         await observer.begin(self.hold)
         self.hold = await refresh(house.engine, self.hold)
         kopia.check_waiting()
-        await self.course.journal(self.hold.held)
+        await self.course.journal(self.hold.held, early=True)
         opened = house.clock.seconds()
         try:
             with self.course.deadline(limit, "the window took longer than kopi.window-timeout"):

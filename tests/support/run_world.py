@@ -23,10 +23,11 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
 class FakeClock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only when somebody sleeps; ``jumped`` is how far it was set."""
 
     def __init__(self) -> None:
         self.passed = 0.0
+        self.jumped = timedelta(0)
         self.slept: list[float] = []
 
     @property
@@ -34,7 +35,7 @@ class FakeClock:
         return Clock(self.now, self.seconds, self.sleep)
 
     def now(self) -> datetime:
-        return NOON + timedelta(seconds=self.passed)
+        return NOON + timedelta(seconds=self.passed) + self.jumped
 
     def seconds(self) -> float:
         return self.passed

@@ -79,6 +79,62 @@ async def test_run_has_its_journal_on_disk_before_the_first_stop(world):
     assert seen["journal"].run == "r1"
 
 
+async def test_journal_knows_that_a_stop_takes_no_time(world):
+    """A stop timeout of zero is not the default one: a replay would wait for nothing."""
+    seen = {}
+
+    async def look():
+        seen.update({m.name: m.stop_timeout for m in (await world.journal()).members})
+
+    world.member("quick", "v", details={"stop_timeout": timedelta(0)})
+    world.engine.hook("stop", "quick", look)
+    await world.run()
+    assert seen == {"db": 10.0, "web": 10.0, "quick": 0.0}
+
+
+async def test_manifest_of_another_run_is_no_success(world):
+    """Kopia's word alone is not enough, also where the tree that it names is there."""
+    await world.run()
+    (earlier,) = world.repository.contents.snapshots
+
+    def lie(worker):
+        line = msgspec.json.encode(earlier).decode()
+        worker.say(msgspec.json.encode({"say": "exit", "code": 0, "out": line}))
+        return True
+
+    world.program.at("flush", lie)
+    result = await world.run(run="r2")
+    assert (result.verdict, result.reason, result.broke_in) == ("failed", "no-manifest", "verify")
+    assert not world.repository.contents.snapshots[0].quarantine
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+async def test_clock_that_is_set_in_the_window_changes_nothing(world, days):
+    """Deadlines and downtime are of another clock, which nobody can set."""
+
+    def jump(_):
+        world.time.jumped = timedelta(days=days)
+        return False
+
+    world.program.at("go", jump)
+    result = await world.run()
+    assert (result.verdict, world.states) == ("success", UP)
+    assert 0 <= result.window < 60
+    assert await world.journal() is None
+
+
+async def test_run_without_space_kept_for_its_journal_stops_nobody(world, monkeypatch):
+    """Later, with members down, would be too late."""
+
+    def no_room(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_room)
+    result = await world.run()
+    assert (result.verdict, result.reason, result.broke_in) == ("failed", "journal", "check")
+    assert world.engine.order("stop") == []
+
+
 async def test_run_without_a_journal_stops_nobody(world):
     """A disk that does not take the journal fails the run before anything is touched."""
     world.state.journals.folder.rmdir()
