@@ -40,11 +40,15 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class SetUp(msgspec.Struct, frozen=True):
-    """What the worker needs before Kopia can start. ``owner`` is the text for the Kopia lock."""
+    """What the worker needs before Kopia can start. ``owner`` is the text for the Kopia lock.
+
+    ``expect`` are all paths of the tree, ``sources`` those of the unit's own data.
+    """
 
     base: str
     files: WorkerFiles
     expect: tuple[str, ...]
+    sources: tuple[str, ...]
     probe: tuple[str, ...]
     lock: str
     owner: str
@@ -138,6 +142,7 @@ class GatedKopia:
             base=set_up.base,
             files={name: base64.b64encode(data).decode() for name, data in files.items()},
             expect=set_up.expect,
+            sources=set_up.sources,
             probe=set_up.probe,
             lock=set_up.lock,
             owner=set_up.owner,
@@ -232,6 +237,7 @@ _HINTS = {
     "probe": "check owner and permissions of that folder, and free space on its disk",
     "missing": "a source vanished while the worker started; see `docker ps` and `docker volume ls`",
     "no-data": "leave that bind mount out: name its destination in kopi.exclude",
+    "own": "the path leads to the backups by a symbolic link; leave it out with kopi.exclude",
     "launch": "the worker image must hold Kopia",
     "protocol": "the worker image must be of this kopiwatch's version",
     "mount": "namespace access needs root with CAP_SYS_ADMIN; or set KOPIWATCH_WORKER_IMAGE",

@@ -207,6 +207,7 @@ class Run:
                     base=places.base,
                     files=files,
                     expect=tuple(f"{plan.root}/{entry.path}" for entry in plan.entries),
+                    sources=self.window.paths,
                     probe=own,
                     lock=f"{places.locks}/kopia.lock",
                     owner=house.owner,

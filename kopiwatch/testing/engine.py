@@ -175,6 +175,8 @@ class FakeEngine(FakeHost):
             found = self.find(container, doing)
             if found.row.state != "running":
                 raise EngineError(f"cannot {doing}: it is {found.row.state}")
+            for _ in ("exec_create", "exec_start", "exec_die"):
+                self.events_told.remember(self.system_time())
             check = found.details.healthcheck
             if check is not None and argv == check.argv:
                 found.probes += 1

@@ -8,8 +8,9 @@ Orders on standard input (``do``) and what it says on standard output (``say``):
 
 ==========  =======================================================================================
 ``set-up``  write ``files`` (base64) below ``base``; probe that each folder of ``probe`` can be
-            written and each path of ``expect`` is there; take the Kopia lock. Says ``set-up``
-            with the paths of ``expect`` that lie in memory (``volatile``)
+            written, each path of ``expect`` is there, and none of ``sources`` shows a folder of
+            ``probe`` or that of the lock; take the Kopia lock. Says ``set-up`` with the paths of
+            ``expect`` that lie in memory (``volatile``)
 ``sync``    write what the kernel still holds of the file systems of ``paths``. Says ``synced``
 ``launch``  start Kopia (``argv``, ``env``). Says ``ready`` when Kopia waits at the gate
 ``go``      open the gate. Says ``read`` when Kopia has read everything and waits again
@@ -22,10 +23,10 @@ Orders on standard input (``do``) and what it says on standard output (``say``):
 
 The worker itself never touches a source: a child does, and may hang there for good (``stuck``).
 
-Says ``error`` with a ``reason`` (``protocol``, ``probe``, ``missing``, ``no-data``, ``stuck``,
-``busy``, ``sync``, ``launch``) when an order cannot be carried out, and ``alive`` every minute,
-because proxies cut quiet streams. End of input is an order, too: whoever held the other end is
-gone, so Kopia is killed and the worker leaves. That makes it a dead man's switch.
+Says ``error`` with a ``reason`` (``protocol``, ``probe``, ``missing``, ``no-data``, ``own``,
+``stuck``, ``busy``, ``sync``, ``launch``) when an order cannot be carried out, and ``alive`` every
+minute, because proxies cut quiet streams. End of input is an order, too: whoever held the other end
+is gone, so Kopia is killed and the worker leaves. That makes it a dead man's switch.
 """
 
 from __future__ import annotations
@@ -125,6 +126,42 @@ def in_memory(paths: list[str]) -> list[str]:
         if kinds.get(f"{os.major(device)}:{os.minor(device)}") in ("tmpfs", "ramfs"):
             found.append(path)
     return found
+
+
+def mounts() -> list[tuple[str, str, str]]:
+    """Mount point, device and the folder of that device's file system, of each mount we have."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        rows = [line.split(" ") for line in table]
+    plain = [(row[4], row[2], row[3]) for row in rows]
+    return [(unescaped(point), device, unescaped(root)) for point, device, root in plain]
+
+
+def unescaped(text: str) -> str:
+    """A path of mountinfo, where blanks, tabs, newlines and backslashes stand as octal numbers."""
+    for character in " \t\n\\":
+        text = text.replace(f"\\{ord(character):03o}", character)
+    return text
+
+
+def refuse_own(sources: list[str], own: list[str]) -> None:
+    """Refuse a source that holds or lies in what is our own, by whatever name it was mounted.
+
+    The kernel has resolved all symbolic links here: two mounts see the same files if one's folder
+    of the same file system holds the other's.
+    """
+    table = mounts()
+    ours = [(device, root) for point, device, root in table if point in own]
+    for source in sources:
+        shown = [row for row in table if f"{row[0]}/".startswith(f"{source}/")]
+        for _, device, root in shown:
+            if any(device == other and nested(root, folder) for other, folder in ours):
+                raise Refused("own", f"{source} shows kopiwatch's own repository or state")
+
+
+def nested(one: str, other: str) -> bool:
+    """Whether one of two folders is or holds the other."""
+    one, other = one.rstrip("/") + "/", other.rstrip("/") + "/"
+    return one.startswith(other) or other.startswith(one)
 
 
 def sync_filesystems(paths: list[str]) -> None:
@@ -393,6 +430,7 @@ class Worker:
         os.makedirs(self.base, mode=0o700, exist_ok=True)
         for name, content in order["files"].items():
             write_private(os.path.join(self.base, name), base64.b64decode(content))
+        refuse_own(order["sources"], [*order["probe"], os.path.dirname(order["lock"])])
         look = functools.partial(look_at, order["expect"])
         volatile = in_child("looking at the sources", CHILD_SECONDS, look)
         for folder in order["probe"]:

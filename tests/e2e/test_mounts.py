@@ -296,3 +296,16 @@ def test_bind_of_what_holds_no_data_is_refused_before_anybody_stops(site, member
     member(**given, labels={"kopi.exclude": "/odd"})
     backed_up(site)
     assert coverage(site)["/odd"] == ("left-out", "kopi.exclude names it")
+
+
+@pytest.mark.parametrize("place", ["repository", "folder", "state/locks"])
+def test_link_to_our_own_folders_is_refused_before_anybody_stops(site, member, tmp_path, place):
+    """By its text the path has nothing to do with them; the kernel knows better."""
+    link = tmp_path / "link with blanks"
+    link.symlink_to(site.folder if place == "folder" else site.folder / place)
+    container = member(volumes=["data:/data", f"{link}:/b"])
+    before = started(container)
+    run = not_backed_up(site)
+    assert (run["verdict"], run["window"], started(container)) == ("failed", 0, before)
+    assert "own repository or state" in run["message"]
+    assert "symbolic link" in run["hint"]

@@ -47,6 +47,7 @@ class WorkerProcess:
             "base": str(self.folder / "base"),
             "files": {"repository.config": base64.b64encode(b"{}").decode()},
             "expect": [],
+            "sources": [],
             "probe": [str(self.folder)],
             "lock": str(self.folder / "kopia.lock"),
             "owner": '{"pid": 1}',
