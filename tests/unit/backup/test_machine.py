@@ -10,7 +10,7 @@ from support.machine.trouble import Death, Fault, Happening, Moment, Trouble
 from support.machine.world import world_of
 
 HISTORIES = 500
-"""As many as half a minute takes, always the same; ``benchmarks/machine`` draws any number of others."""
+"""Always the same, in half a minute; ``benchmarks/machine`` draws any number of others."""
 
 TestMachine = pytest.mark.timeout(900)(Machine.TestCase)
 TestMachine.settings = settings(
