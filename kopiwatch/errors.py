@@ -16,7 +16,9 @@
     │   ├── RepositoryExists                asked to create where one is already
     │   ├── RepositoryMismatch              a different repository from the one we know
     │   ├── RepositoryFull                  no space left
-    │   └── KopiaTimeout                    no answer before the deadline; Kopia was killed
+    │   ├── KopiaTimeout                    no answer before the deadline; Kopia was killed
+    │   ├── KopiaKilled                     somebody or something ended it by a signal
+    │   └── EntriesUnreadable               files of the source, not the repository, are at fault
     ├── EngineError                exit 5   Docker
     │   ├── EngineUnreachable
     │   │   └── EngineRefused               a socket is there, and nobody listens on it
@@ -126,6 +128,14 @@ class RepositoryFull(RepositoryError):
 
 class KopiaTimeout(RepositoryError):
     """Kopia gave no answer before its deadline and was killed."""
+
+
+class KopiaKilled(RepositoryError):
+    """Kopia was ended by a signal that we did not send."""
+
+
+class EntriesUnreadable(RepositoryError):
+    """Some files of the source could not be read; the repository is not at fault."""
 
 
 class EngineError(KopiwatchError):

@@ -21,6 +21,7 @@ import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from kopiwatch.backup.access import Places, Session, TreeEntry, WorkerPlan
+from kopiwatch.backup.reach import unreachable
 from kopiwatch.backup.stray import RUN_VARIABLE, STATE_VARIABLE, end_marked
 from kopiwatch.engine.port import Engine
 from kopiwatch.errors import EngineError, RunError
@@ -97,8 +98,20 @@ class NamespaceSession:
         The worker is PID 1 of its own PID namespace: the kernel ends with it whatever is in there,
         an rclone that left its process group included.
         """
-        await end_marked(self._mark)
-        await self._process.wait()
+        try:
+            await end_marked(self._mark)
+        finally:
+            # Not for what it is the parent of: that may hang in the kernel.
+            with anyio.move_on_after(GONE_SECONDS):
+                await self._process.wait()
+
+    async def leave(self) -> None:
+        """Ask it to leave, then make sure, cancelled or not. Raises EngineError if it cannot."""
+        with anyio.CancelScope(shield=True):
+            await self.channel.close()
+            with anyio.move_on_after(GONE_SECONDS):
+                await self._process.wait()
+            await self.destroy()
 
 
 class NamespaceAccess:
@@ -159,14 +172,12 @@ class NamespaceAccess:
                     plan, f"{why}, so its folder here is empty once its users stop", WORKER_HINT
                 )
             path = volume.mountpoint
-        try:
-            await anyio.Path(path).stat()
-        except OSError as error:
+        if problem := await unreachable(path):
             raise self._refuse(
                 plan,
-                f"{path} cannot be read on this host: {error.strerror}",
+                f"{path} cannot be read on this host: {problem}",
                 "if Docker runs elsewhere or in a virtual machine, " + WORKER_HINT,
-            ) from error
+            )
         return path
 
     @staticmethod
@@ -206,12 +217,15 @@ class NamespaceAccess:
                 try:
                     await channel.send(msgspec.json.encode(order))
                     yield session
+                except BaseException as error:
+                    try:
+                        await session.leave()
+                    except EngineError as second:
+                        error.add_note(second.message)
+                    raise
+                else:
+                    await session.leave()
                 finally:
-                    with anyio.CancelScope(shield=True):
-                        await channel.close()
-                        with anyio.move_on_after(GONE_SECONDS):
-                            await process.wait()
-                        await session.destroy()
                     tasks.cancel_scope.cancel()
 
 

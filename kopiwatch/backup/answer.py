@@ -6,7 +6,13 @@ import msgspec
 
 from kopiwatch.backup.gate import Said
 from kopiwatch.backup.result import Phase
-from kopiwatch.errors import RunError
+from kopiwatch.errors import (
+    EntriesUnreadable,
+    KopiaKilled,
+    KopiwatchError,
+    RepositoryError,
+    RunError,
+)
 from kopiwatch.kopia.failure import classify
 from kopiwatch.kopia.record import Snapshot
 
@@ -25,8 +31,12 @@ def manifest(unit: str, said: Said) -> Snapshot:
         ) from error
 
 
-def failure(unit: str, said: Said, phase: Phase) -> RunError:
-    """Why Kopia ended when it should not have."""
+def failure(unit: str, said: Said, phase: Phase) -> KopiwatchError:
+    """Why Kopia ended when it should not have.
+
+    An error of the repository stays one: its code and exit code are the same in every phase, and
+    the daemon's breaker counts it.
+    """
     if said.code == 0:
         return RunError(
             f"unit {unit}: Kopia ended before it had read everything",
@@ -36,10 +46,9 @@ def failure(unit: str, said: Said, phase: Phase) -> RunError:
             tail=said.err,
         )
     error = classify(said.err, said.code if said.code is not None else -1)
-    return RunError(
-        f"unit {unit}: {error.message}",
-        phase=phase,
-        reason=error.code,
-        hint=error.hint,
-        tail=error.tail,
-    )
+    message = f"unit {unit}: {error.message}"
+    if type(error) not in (RepositoryError, KopiaKilled, EntriesUnreadable):
+        return type(error)(message, hint=error.hint, tail=error.tail)
+    # Nothing says that the repository is at fault.
+    reason = "kopia-failed" if type(error) is RepositoryError else error.code
+    return RunError(message, phase=phase, reason=reason, hint=error.hint, tail=error.tail)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
 
 from kopiwatch.backup.journal import Held
@@ -17,6 +17,7 @@ from kopiwatch.units.container import Container
 START_RETRY_SECONDS = (0.2, 1.0, 3.0)
 STOP_MARGIN_SECONDS = 2.0
 WATCH_SECONDS = 0.25
+FALLEN = {"stop": ("exited", "dead"), "pause": ("exited", "dead", "paused")}
 
 
 async def bring_back(
@@ -50,30 +51,54 @@ async def _bring_one(
             # Advisory: a dependency that is sick or gone must not keep its dependents down.
             await outcomes([partial(_wait, engine, by_id[dependency], clock)])
     try:
-        started = await _start(engine, member.id, clock)
+        if member.how == "pause":
+            back = await _thaw(engine, member.id, clock)
+        else:
+            back = await _start(engine, member.id, clock)
     except ContainerGone:
         return await _bring_successor(engine, member, clock)
-    return MemberResult(member.name, "started" if started else "ran-already")
+    return MemberResult(member.name, "started" if back else "ran-already")
+
+
+async def _thaw(engine: Engine, container: str, clock: Clock) -> bool:
+    """Unpause a container; one that has ended meanwhile (Docker was restarted) is started."""
+
+    async def once() -> bool:
+        now = await engine.inspect(container)
+        if now.paused:
+            await engine.unpause(container)
+            return True
+        return False if now.running else await engine.start(container)
+
+    return await _patiently(once, clock)
 
 
 async def _start(engine: Engine, container: str, clock: Clock) -> bool:
-    """Start a container; a start that fails is tried again, because giving up leaves it down."""
+    return await _patiently(partial(engine.start, container), clock)
+
+
+async def _patiently(once: Callable[[], Awaitable[bool]], clock: Clock) -> bool:
+    """A call that fails is tried again, because giving up leaves a container down."""
     for pause in START_RETRY_SECONDS:
         try:
-            return await engine.start(container)
+            return await once()
         except ContainerGone:
             raise
         except EngineError:
             await clock.sleep(pause)
-    return await engine.start(container)
+    return await once()
 
 
 async def _bring_successor(engine: Engine, member: Held, clock: Clock) -> MemberResult:
-    """Its id is gone: find who has its Compose identity (or its name) now."""
+    """Its id is gone: find who has its Compose identity (or its name) now.
+
+    A successor that ran already is as somebody wants it; one that never did is ours to start.
+    """
     for row in await engine.containers():
         if row.id != member.id and is_successor(row, member):
-            if row.running:
-                return MemberResult(member.name, "taken-over", detail=f"now {row.id[:12]}, running")
+            if row.state != "created":
+                detail = f"now {row.id[:12]}, {row.state}"
+                return MemberResult(member.name, "taken-over", detail=detail)
             await _start(engine, row.id, clock)
             return MemberResult(member.name, "started", detail=f"its successor {row.id[:12]}")
     return MemberResult(member.name, "gone", detail="somebody removed it while it was down")
@@ -98,8 +123,8 @@ async def watch(
 ) -> tuple[MemberResult, ...]:
     """Start those of ``watched`` (ids) again that fall within ``seconds``; returns the results.
 
-    Docker may still be carrying out a stop whose call was cut off: the container runs, a start
-    says so, and then it ends. Whom we have started is not watched: that stop was over.
+    Docker may still be carrying out a stop (or a pause) whose call was cut off: the container runs,
+    a start says so, and then it ends. Whom we have started is not watched: that stop was over.
     """
     ran = {result.name for result in results if result.state == "ran-already"}
     members = tuple(member for member in held if member.id in watched and member.name in ran)
@@ -109,8 +134,8 @@ async def watch(
         (rows,) = await outcomes([engine.containers])
         if isinstance(rows, KopiwatchError):
             continue  # Docker is away: it is asked again until the time is over
-        running = {row.id: row.running for row in rows}
-        fallen = [member for member in members if running.get(member.id) is False]
+        states = {row.id: row.state for row in rows}
+        fallen = [member for member in members if states.get(member.id) in FALLEN[member.how]]
         if fallen:
             again = {r.name: r for r in await bring_back(engine, fallen, clock)}
             results = tuple(again.get(result.name, result) for result in results)
@@ -169,7 +194,7 @@ async def still_running(
 ) -> tuple[MemberResult, ...]:
     """Look again: a member that came back and fell over since is a failure."""
     rows = {row.id: row for row in await engine.containers()}
-    ids = {member.name: member.id for member in held}
+    ids = {member.name: member.id for member in held if not member.shaky}
 
     def look(result: MemberResult) -> MemberResult:
         row = rows.get(ids.get(result.name, ""))

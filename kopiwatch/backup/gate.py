@@ -12,36 +12,43 @@ import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from kopiwatch.backup.access import Session
-from kopiwatch.errors import BusyError, EngineError, RunError
+from kopiwatch.errors import BusyError, EngineError, EngineUnreachable, RunError
 from kopiwatch.kopia.port import WorkerFiles
-from kopiwatch.task import unwrapped
+from kopiwatch.task import deadline, unwrapped
 
-PROTOCOL = 1
+PROTOCOL = 2
 CONFIG_NAME = "repository.config"
 PASSWORD_NAME = "repository.config.kopia-password"  # noqa: S105 - a file's name
 KILL_SECONDS = 10.0
+DESTROY_SECONDS = 20.0
 
 
 class Said(msgspec.Struct, frozen=True):
     """One line that the worker said. ``at`` is seconds since the epoch, by the worker's clock."""
 
-    say: Literal["hello", "alive", "set-up", "ready", "read", "exit", "error", "gate"]
+    say: Literal["hello", "alive", "set-up", "synced", "ready", "read", "exit", "error", "gate"]
     at: float = 0.0
     reason: str = ""
     text: str = ""
     code: int | None = None
     killed: bool = False
+    remains: bool = False
     out: str = ""
     err: str = ""
     protocol: int = 0
+    volatile: tuple[str, ...] = ()
 
 
 class SetUp(msgspec.Struct, frozen=True):
-    """What the worker needs before Kopia can start. ``owner`` is the text for the Kopia lock."""
+    """What the worker needs before Kopia can start. ``owner`` is the text for the Kopia lock.
+
+    ``expect`` are all paths of the tree, ``sources`` those of the unit's own data.
+    """
 
     base: str
     files: WorkerFiles
     expect: tuple[str, ...]
+    sources: tuple[str, ...]
     probe: tuple[str, ...]
     lock: str
     owner: str
@@ -55,13 +62,19 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 class GatedKopia:
-    """Drives one Kopia through its gate. Each step raises RunError with a reason of its own."""
+    """Drives one Kopia through its gate. Each step raises RunError with a reason of its own.
+
+    ``remains`` says what a :meth:`kill` could not get rid of; empty for nothing. ``lost`` says that
+    it may even live on: what it stores later must not count.
+    """
 
     def __init__(self, unit: str, session: Session, heard: MemoryObjectReceiveStream[Said]) -> None:
         self._unit = unit
         self._session = session
         self._heard = heard
         self._running = False
+        self.remains = ""
+        self.lost = False
 
     async def listen(self, send: MemoryObjectSendStream[Said]) -> None:
         """Pass on what the worker says, until it ends."""
@@ -78,13 +91,7 @@ class GatedKopia:
         try:
             said = await self._heard.receive()
         except anyio.EndOfStream as error:
-            # Silence is no proof of death: a Kopia that was launched still counts as running.
-            raise RunError(
-                f"unit {self._unit}: the worker ended without a word",
-                phase=phase,
-                reason="worker-lost",
-                tail=self._session.channel.stderr(),
-            ) from error
+            raise self._lost(phase) from error
         if said.say == "exit":
             self._running = False
         if said.say == "error":
@@ -98,11 +105,28 @@ class GatedKopia:
             )
         return said
 
-    async def _order(self, do: str, **fields: object) -> None:
-        await self._session.channel.send(msgspec.json.encode({"do": do, **fields}))
+    async def _order(self, do: str, phase: str, **fields: object) -> None:
+        try:
+            await self._session.channel.send(msgspec.json.encode({"do": do, **fields}))
+        except EngineUnreachable:
+            raise
+        except EngineError as error:
+            raise self._lost(phase) from error
 
-    async def set_up(self, set_up: SetUp) -> None:
-        """Hand over the secrets; the worker proves its mounts and takes the Kopia lock."""
+    def _lost(self, phase: str) -> RunError:
+        # Silence is no proof of death: a Kopia that was launched still counts as running.
+        return RunError(
+            f"unit {self._unit}: the worker ended without a word",
+            phase=phase,
+            reason="worker-lost",
+            tail=self._session.channel.stderr(),
+        )
+
+    async def set_up(self, set_up: SetUp) -> tuple[str, ...]:
+        """Hand over the secrets; the worker proves its mounts and takes the Kopia lock.
+
+        Returns those of the expected paths that lie in memory, as a tmpfs does.
+        """
         hello = await self._next("check")
         if hello.say != "hello" or hello.protocol != PROTOCOL:
             raise RunError(
@@ -114,19 +138,32 @@ class GatedKopia:
         files = {CONFIG_NAME: set_up.files.config, PASSWORD_NAME: set_up.files.password}
         await self._order(
             "set-up",
+            "check",
             base=set_up.base,
             files={name: base64.b64encode(data).decode() for name, data in files.items()},
             expect=set_up.expect,
+            sources=set_up.sources,
             probe=set_up.probe,
             lock=set_up.lock,
             owner=set_up.owner,
         )
-        await self._next("check")
+        return (await self._next("check")).volatile
+
+    async def sync(self, paths: tuple[str, ...], phase: str) -> None:
+        """Let the kernel write what it holds of these paths' file systems."""
+        await self._order("sync", phase, paths=paths)
+        said = await self._next(phase)
+        if said.say != "synced":
+            raise RunError(
+                f"unit {self._unit}: Kopia left its gate: {said.err or said.say}",
+                phase=phase,
+                reason="gate",
+            )
 
     async def launch(self, launch: Launch) -> Said:
         """Start Kopia and wait until it stands at the gate, or has ended (``exit``)."""
         self._running = True
-        await self._order("launch", argv=launch.argv, env=launch.env)
+        await self._order("launch", "ready", argv=launch.argv, env=launch.env)
         return await self._next("ready")
 
     def check_waiting(self) -> None:
@@ -135,8 +172,8 @@ class GatedKopia:
             said = self._heard.receive_nowait()
         except anyio.WouldBlock:
             return
-        except anyio.EndOfStream:
-            said = Said("error", text="the worker ended")
+        except anyio.EndOfStream as error:
+            raise self._lost("ready") from error
         raise RunError(
             f"unit {self._unit}: Kopia left its gate: {said.text or said.err or said.say}",
             phase="ready",
@@ -145,12 +182,12 @@ class GatedKopia:
 
     async def read(self) -> Said:
         """Open the gate and wait until everything is read, or Kopia has ended (``exit``)."""
-        await self._order("go")
+        await self._order("go", "read")
         return await self._next("read")
 
     async def flush(self) -> None:
         """Let Kopia write the rest and the manifest, now that the containers are up again."""
-        await self._order("flush")
+        await self._order("flush", "flush")
 
     async def finish(self) -> Said:
         """Wait for Kopia's end."""
@@ -160,27 +197,47 @@ class GatedKopia:
         return said
 
     async def kill(self) -> None:
-        """SIGKILL, confirmed: on return no Kopia of this worker lives.
+        """SIGKILL, confirmed: on return no Kopia of this worker writes any more.
 
-        A worker that does not confirm within 10 s is destroyed with all that it started.
+        A worker that does not confirm within 10 s is destroyed with all that it started, for which
+        it has 20 s: containers that are down wait for this. Never raises an error of ours: what is
+        left then hangs in the kernel on a dead disk, and ``remains`` says so.
         """
         if not self._running:
             return
-        with anyio.move_on_after(KILL_SECONDS):
-            try:
-                await self._order("kill")
-                await self.finish()
-            except (RunError, EngineError, anyio.ClosedResourceError):
-                pass  # the worker is gone or confused: it is destroyed below
-            else:
-                return
-        await self._session.destroy()
         self._running = False
+        with anyio.move_on_after(KILL_SECONDS):
+            if await self._confirmed():
+                return
+        try:
+            with deadline(DESTROY_SECONDS, lambda: EngineError("it does not end on SIGKILL")):
+                await self._session.destroy()
+        except EngineError as error:
+            self.remains = f"the worker of this run is left behind: {error.message}"
+            self.lost = True
+
+    async def _confirmed(self) -> bool:
+        """Order the kill and wait for its confirmation; False when the worker is gone."""
+        try:
+            await self._order("kill", "read")
+            while (said := await self._heard.receive()).say != "exit":
+                pass
+        except (RunError, EngineError, anyio.EndOfStream, anyio.ClosedResourceError):
+            return False
+        if said.remains:
+            self.remains = (
+                f"Kopia was killed, but hangs on a dead disk or network mount ({REMAINS})"
+            )
+        return True
 
 
+REMAINS = "its worker is left behind until that answers"
 _HINTS = {
+    "stuck": "a disk or network mount below a source does not answer; see `dmesg` on the host",
     "probe": "check owner and permissions of that folder, and free space on its disk",
     "missing": "a source vanished while the worker started; see `docker ps` and `docker volume ls`",
+    "no-data": "leave that bind mount out: name its destination in kopi.exclude",
+    "own": "the path leads to the backups by a symbolic link; leave it out with kopi.exclude",
     "launch": "the worker image must hold Kopia",
     "protocol": "the worker image must be of this kopiwatch's version",
     "mount": "namespace access needs root with CAP_SYS_ADMIN; or set KOPIWATCH_WORKER_IMAGE",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Protocol
 
 import msgspec
@@ -29,7 +30,7 @@ class House(msgspec.Struct, frozen=True):
     ``host`` is the frozen name in the repository's identities. ``own`` is the id of our own
     container, empty outside one. ``owner`` is the text for the Kopia lock, ``environment`` Kopia's
     environment in a worker (it holds no secret). ``repository_is_folder`` says that workers need
-    the repository mounted.
+    the repository mounted. ``run_timeout`` is the longest that a run may take.
     """
 
     engine: Engine
@@ -45,3 +46,4 @@ class House(msgspec.Struct, frozen=True):
     repository_is_folder: bool
     listener: Listener
     clock: Clock = SYSTEM
+    run_timeout: timedelta = timedelta(hours=24)

@@ -2,60 +2,175 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
 from functools import partial
+
+import msgspec
 
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.stopping import HoldPlan
-from kopiwatch.engine.port import Engine
-from kopiwatch.errors import ContainerGone
-from kopiwatch.task import together
+from kopiwatch.engine.port import Engine, Inspected
+from kopiwatch.errors import ContainerGone, EngineError
+from kopiwatch.task import outcomes, together
 from kopiwatch.units.container import Container
 from kopiwatch.units.coverage import writes_to
 from kopiwatch.units.unit import Unit
 
 
-async def interference(
-    engine: Engine, unit: Unit, plan: HoldPlan, mountpoints: dict[str, str], own: str
-) -> str:
-    """Who disturbed the read, as a sentence; empty when nobody did.
+class Disturbance(msgspec.Struct, frozen=True):
+    """Who disturbed the read, as a sentence, and what could not be told; empty for nothing.
 
-    At **read** every held member must still be down, without having run in between, and nobody
-    else who mounts a source writable may run, members that were down before included: otherwise
-    what was read is not what a stopped application left behind. ``mountpoints`` are the volumes'
-    places on the host, by name; ``own`` is our own container, which writes to nobody's data. All
-    questions are asked side by side.
+    ``foreign`` says that it was somebody outside the unit.
     """
 
-    async def foreign() -> str:
-        held = {own, *(member.id for member in plan.held)}
-        writers = [
-            row.name
-            for row in await engine.containers()
-            if row.id not in held and row.running and not row.worker
-            if _writes(row, unit, mountpoints)
-        ]
-        if not writers:
-            return ""
-        return f"{', '.join(sorted(writers))} ran and could write to a source while it was read"
+    text: str = ""
+    doubt: str = ""
+    foreign: bool = False
 
-    async def look(member: Held) -> str:
+
+class Observer:
+    """Watches one window for others who write to its sources.
+
+    ``own`` is our own container, which writes to nobody's data; ``mountpoints`` are the volumes'
+    places on the host, by name. :meth:`begin` is called before the first stop, :meth:`look` at
+    **read**, each with the plan as of then.
+    """
+
+    def __init__(self, engine: Engine, unit: Unit, mountpoints: dict[str, str], own: str) -> None:
+        self._engine = engine
+        self._unit = unit
+        self._mountpoints = mountpoints
+        self._own = own
+        self._began: datetime | None = None
+        self._writers: frozenset[str] = frozenset()
+
+    async def begin(self, plan: HoldPlan) -> None:
+        """Remember Docker's time, and who else could write just now."""
+        self._began = (await self._engine.info()).system_time
+        self._writers = frozenset(await self._running_writers(self._known(plan)))
+
+    async def look(self, plan: HoldPlan) -> Disturbance:
+        """Who disturbed the read. All questions are asked side by side.
+
+        Every held member must still be down (or frozen), without having run in between, and nobody
+        else who mounts a source writable may have run since :meth:`begin`, members that were down
+        before included, unless its label says ``live``: otherwise what was read is not what a
+        stopped application left behind. Who came and went in between is told by Docker's events,
+        for volumes only; that they cannot be had, or may be incomplete, is a doubt and no more.
+        """
+        known = self._known(plan)
+        doubts: list[str] = []
+
+        members = {member.container.name for member in self._unit.members}
+        foreign: set[str] = set()
+
+        async def writers() -> str:
+            came, running = await together(
+                [partial(self._came, known, doubts), partial(self._running_writers, known)]
+            )
+            names = {*self._writers, *came, *running}
+            if not names:
+                return ""
+            foreign.update(names - members)
+            return f"{', '.join(sorted(names))} ran and could write to a source while it was read"
+
+        calls: list[Callable[[], Awaitable[str]]] = [
+            partial(self._look_at, member) for member in plan.held
+        ]
+        calls += [partial(self._look_again, each) for each in self._idle(plan)]
+        calls.append(writers)
+        text = "; ".join(filter(None, await together(calls)))
+        return Disturbance(text, "; ".join(doubts), foreign=bool(foreign))
+
+    async def _look_at(self, member: Held) -> str:
         try:
-            now = await engine.inspect(member.id)
+            now = await self._engine.inspect(member.id)
         except ContainerGone:
             return ""
-        if now.running or now.started_at != member.started_at:
-            return f"somebody started {member.name} while it was read"
+        if now.started_at != member.started_at or now.running != (member.how == "pause"):
+            return f"somebody started or ended {member.name} while it was read"
+        if now.paused != (member.how == "pause"):
+            return f"somebody unpaused {member.name} while it was read"
         return ""
 
-    calls: list[Callable[[], Awaitable[str]]] = [partial(look, member) for member in plan.held]
-    calls.append(foreign)
-    return "; ".join(filter(None, await together(calls)))
+    def _idle(self, plan: HoldPlan) -> list[Inspected]:
+        """Members that could write, did not run, and are not held."""
+        writers = {m.container.id for m in self._unit.members if self._writes(m.container)}
+        return [each for each in plan.inspected if each.id in writers - self._known(plan)]
+
+    async def _look_again(self, before: Inspected) -> str:
+        try:
+            now = await self._engine.inspect(before.id)
+        except ContainerGone:
+            return ""
+        if now.running or now.started_at == before.started_at:
+            return ""
+        return f"{before.name} ran for a while and could write to a source while it was read"
+
+    def _known(self, plan: HoldPlan) -> set[str]:
+        return {self._own, *(member.id for member in plan.held), *plan.live}
+
+    async def _running_writers(self, known: set[str]) -> set[str]:
+        """Names of the others who run and mount a source writable."""
+        return {
+            row.name
+            for row in await self._engine.containers()
+            if row.id not in known and row.running and row.state != "paused"
+            if not row.worker and self._writes(row)
+        }
+
+    async def _came(self, known: set[str], doubts: list[str]) -> set[str]:
+        """Names of the others for whom Docker has mounted a volume of ours writable since."""
+        if self._began is None:
+            doubts.append(f"{_DOUBT}: Docker tells no time")
+            return set()
+        try:
+            since = await self._engine.mounted(self._began)
+        except EngineError as error:
+            doubts.append(f"{_DOUBT}: {error.message}")
+            return set()
+        if not since.complete:
+            doubts.append(f"{_DOUBT}: Docker had more events than it keeps")
+        volumes = {source.volume for source in self._unit.sources if source.volume}
+        return {
+            mount.name or mount.container[:12]
+            for mount in since.mounts
+            if mount.volume in volumes and mount.container not in known
+        }
+
+    def _writes(self, row: Container) -> bool:
+        return any(
+            writes_to(mount, source, self._mountpoints.get(source.volume, ""))
+            for mount in row.mounts
+            for source in self._unit.sources
+        )
 
 
-def _writes(row: Container, unit: Unit, mountpoints: dict[str, str]) -> bool:
-    return any(
-        writes_to(mount, source, mountpoints.get(source.volume, ""))
-        for mount in row.mounts
-        for source in unit.sources
-    )
+async def taken_over(engine: Engine, held: Iterable[Held]) -> set[str]:
+    """Who was started by somebody else since we stopped it, and is down again: the ids.
+
+    That is how somebody wants it. Never raises an error of Docker's: who cannot be looked at
+    counts as ours.
+    """
+    members = tuple(held)
+    found = await outcomes([partial(engine.inspect, member.id) for member in members])
+    return {
+        member.id
+        for member, now in zip(members, found, strict=True)
+        if isinstance(now, Inspected) and not now.running and started_since(member, now)
+    }
+
+
+def started_since(member: Held, now: Inspected) -> bool:
+    """Whether somebody, and not its restart policy, started it since we stopped it.
+
+    Docker counts the restarts of its policy, and begins again when somebody starts the container
+    (API 1.41). A member that restarted by itself between our last look and its stop is still ours.
+    """
+    if member.started_at is None or now.started_at == member.started_at:
+        return False
+    return now.restart_count <= member.restarts
+
+
+_DOUBT = "a container that came and went during the read might not have been noticed"

@@ -8,6 +8,7 @@ from functools import partial
 
 from kopiwatch.backup.access import TreeEntry, WorkerPlan
 from kopiwatch.backup.journal import Held
+from kopiwatch.backup.plausible import REFUSALS
 from kopiwatch.backup.stopping import HoldPlan, Stop
 from kopiwatch.engine.port import Engine, Inspected
 from kopiwatch.errors import RunError
@@ -16,7 +17,7 @@ from kopiwatch.kopia.tree import RECIPE
 from kopiwatch.task import together
 from kopiwatch.units.container import Container
 from kopiwatch.units.group import tree_path
-from kopiwatch.units.order import Namespaces, OrderPlan, stop_plan
+from kopiwatch.units.order import Namespaces, OrderPlan, Reading, stop_plan
 from kopiwatch.units.setting import MemberSettings
 from kopiwatch.units.unit import Source, Unit
 
@@ -55,11 +56,18 @@ async def plan_hold(
         for level in order.stop_levels
     )
     _refuse(unit, (stop for level in stops for stop in level), known)
+    shaky = [f"{m.name} restarts over and over" for m in held if m.shaky]
+    live = [
+        f"{names[i].name} writes on while its data is read (kopi.mode=live)" for i in order.live
+    ]
     return HoldPlan(
         levels=stops,
+        pauses=order.pauses,
         held=held,
+        live=order.live,
+        reading=order.reading,
         inspected=tuple(inspected),
-        warnings=order.warnings,
+        warnings=(*order.warnings, *shaky, *live),
     )
 
 
@@ -86,6 +94,13 @@ def _stop_timeout(settings: MemberSettings | None) -> timedelta | None:
     return settings.stop_timeout if settings else None
 
 
+def _longest_stop(settings: MemberSettings | None, inspected: Inspected) -> timedelta:
+    """What Docker waits before it kills; zero is a time like any other."""
+    labelled = _stop_timeout(settings)
+    wanted = inspected.stop_timeout if labelled is None else labelled
+    return ENDLESS if wanted is None else wanted
+
+
 def _held(
     row: Container,
     inspected: Inspected,
@@ -99,13 +114,14 @@ def _held(
         project=row.project,
         service=row.service,
         number=row.number,
-        how="stop",
+        how="pause" if row.id in order.pauses else "stop",
         level=level,
         await_healthy=order.gates.get(row.id, ()),
         healthy_before=inspected.health == "healthy",
         start_timeout=(settings or MemberSettings()).start_timeout.total_seconds(),
-        stop_timeout=(_stop_timeout(settings) or inspected.stop_timeout or ENDLESS).total_seconds(),
+        stop_timeout=_longest_stop(settings, inspected).total_seconds(),
         started_at=inspected.started_at,
+        shaky=row.state == "restarting",
     )
 
 
@@ -142,14 +158,18 @@ def _entry(source: Source) -> TreeEntry:
     return TreeEntry(source.path, "path", source.host_path)
 
 
-def parents_trusted(snapshots: Iterable[Snapshot]) -> bool:
+def parents_trusted(snapshots: Iterable[Snapshot], reading: Reading) -> bool:
     """Whether Kopia may skip files that look unchanged since an earlier snapshot of this source.
 
     Kopia takes the newest complete manifest and all newer incomplete ones as parents. Each of them
-    must be ours, a success, and read while its members were stopped: a file that a program writes
-    through mmap can change without its times changing (measured: stale in 13 of 14 runs).
+    must be ours, a success, and read while its members were stopped or frozen (and their pages
+    written back): a file that a program writes through mmap can change without its times changing
+    (measured: stale in 13 of 14 runs). A ``live`` read is no better than such a parent.
     """
     newest = max(snapshots, key=lambda snapshot: snapshot.start_time, default=None)
     if newest is None:
         return True
-    return not newest.incomplete and not newest.quarantine and newest.tag("mode") == "stop"
+    # One that is only implausible was read like a success.
+    good = not newest.quarantine or newest.quarantine in REFUSALS
+    trusted = ("stop", "pause", "live") if reading == "live" else ("stop", "pause")
+    return not newest.incomplete and good and newest.tag("mode") in trusted

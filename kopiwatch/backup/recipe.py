@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import anyio.to_thread
 import msgspec
 
 from kopiwatch import __version__
+from kopiwatch.backup.plausible import Terms
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.durable import write_durably
 from kopiwatch.engine.port import Engine, EngineInfo, Inspected
 from kopiwatch.errors import RunError
 from kopiwatch.kopia.folder import make_private
+from kopiwatch.units.coverage import NOT_KEPT
 from kopiwatch.units.unit import Coverage, Source, Unit
 
 FORMAT = 1
@@ -27,7 +30,7 @@ class Recipe(msgspec.Struct, frozen=True):
     ``expected`` lists the paths that a complete tree has. ``containers``, ``volumes`` and
     ``networks`` are Docker's own definitions as JSON objects (empty at scope ``minimal``). Secrets
     in the containers' environment are kept: the repository is encrypted, and a redacted recipe
-    cannot recreate anything.
+    cannot recreate anything. ``plausibility`` is what the sources were held to.
     """
 
     format: int
@@ -42,6 +45,7 @@ class Recipe(msgspec.Struct, frozen=True):
     sources: tuple[Source, ...]
     coverage: tuple[Coverage, ...]
     warnings: tuple[str, ...] = ()
+    plausibility: Terms = Terms()
     containers: tuple[msgspec.Raw, ...] = ()
     volumes: tuple[msgspec.Raw, ...] = ()
     networks: tuple[msgspec.Raw, ...] = ()
@@ -59,6 +63,7 @@ async def write_recipe(
     expected: tuple[str, ...],
     inspected: tuple[Inspected, ...],
     warnings: tuple[str, ...],
+    plausibility: Terms,
 ) -> Path:
     """Write the unit's recipe to its staging folder and return that folder.
 
@@ -75,8 +80,9 @@ async def write_recipe(
         scope=unit.settings.scope,
         expected=expected,
         sources=unit.sources,
-        coverage=unit.coverage,
+        coverage=coverage_of(unit, inspected),
         warnings=warnings,
+        plausibility=plausibility,
     )
     if unit.settings.scope != "minimal":
         recipe = msgspec.structs.replace(
@@ -97,6 +103,18 @@ async def write_recipe(
             hint=f"make room and check permissions in {folder}",
         ) from error
     return folder
+
+
+def coverage_of(unit: Unit, inspected: Iterable[Inspected]) -> tuple[Coverage, ...]:
+    """The fate of each mount, with those that only inspect tells of: what ``--tmpfs`` mounted."""
+    listed = {(line.container, line.destination) for line in unit.coverage}
+    hidden = (
+        Coverage(seen.name, mount.destination, mount.kind, "not-supported", NOT_KEPT["tmpfs"])
+        for seen in inspected
+        for mount in seen.mounts
+        if mount.kind == "tmpfs" and (seen.name, mount.destination) not in listed
+    )
+    return (*unit.coverage, *hidden)
 
 
 def _write(folder: Path, content: bytes) -> None:

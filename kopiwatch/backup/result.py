@@ -18,6 +18,7 @@ Phase = Literal[
     "health",
     "flush",
     "verify",
+    "keep",
     "report",
 ]
 MemberState = Literal["started", "ran-already", "taken-over", "gone", "failed"]
@@ -25,7 +26,7 @@ MemberState = Literal["started", "ran-already", "taken-over", "gone", "failed"]
 
 IN_WINDOW: tuple[Phase, ...] = ("stop", "read", "start")
 """The phases from the first stop to the last start."""
-AFTER_WINDOW: tuple[Phase, ...] = ("health", "flush", "verify", "report")
+AFTER_WINDOW: tuple[Phase, ...] = ("health", "flush", "verify", "keep", "report")
 """The phases in which every member has been started again."""
 
 
@@ -41,7 +42,8 @@ class SourceResult(msgspec.Struct, frozen=True):
     """What the stored tree holds of one source: bytes, files, entries that could not be read.
 
     ``reason`` is empty when the source is good; ``missing`` when it is not in the tree, and
-    ``unreadable`` when entries failed.
+    ``unreadable`` when entries failed. ``empty``, ``collapsed`` and ``vanished`` are refused beside
+    the last good restore point, whose figures are ``size_before`` and ``files_before``.
     """
 
     path: str
@@ -50,6 +52,8 @@ class SourceResult(msgspec.Struct, frozen=True):
     failed: int = 0
     ignored: int = 0
     reason: str = ""
+    size_before: int | None = None
+    files_before: int | None = None
 
 
 class MemberResult(msgspec.Struct, frozen=True):
@@ -67,7 +71,9 @@ class RunResult(msgspec.Struct, frozen=True):
     ``reason`` is a stable code, empty for a success; ``message`` is the sentence for people, and
     ``hint`` what to do. ``window`` is downtime in seconds, 0 when nobody was stopped. ``snapshot``
     is the manifest's id, empty when there is none, and ``data_at`` when its reading began (UTC):
-    how old the data in it is.
+    how old the data in it is. ``broke_in`` is the phase that ended with an error, if one did.
+    ``deleted`` counts the manifests that retention let go afterwards; ``keep_failed`` says that it
+    could not, which is no part of the verdict.
     """
 
     run: str
@@ -87,6 +93,9 @@ class RunResult(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     exit_code: int = 0
     data_at: datetime | None = None
+    broke_in: Phase | None = None
+    deleted: int = 0
+    keep_failed: bool = False
 
     @property
     def before_window(self) -> bool:
@@ -95,7 +104,9 @@ class RunResult(msgspec.Struct, frozen=True):
 
     @property
     def failed_in(self) -> Phase | None:
-        """The last phase before the report; for a failed run, the one it failed in."""
+        """The phase that ended with an error, else the last one before the report."""
+        if self.broke_in is not None:
+            return self.broke_in
         reached = [time.phase for time in self.phases if time.phase != "report"]
         return reached[-1] if reached else None
 

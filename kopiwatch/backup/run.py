@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -14,34 +11,29 @@ import msgspec
 from kopiwatch import __version__
 from kopiwatch.backup.access import WorkerPlan
 from kopiwatch.backup.answer import failure, manifest
-from kopiwatch.backup.bringing import (
-    bring_back,
-    longest_stop,
-    still_running,
-    wait_all_healthy,
-    watch,
-)
+from kopiwatch.backup.course import Course
+from kopiwatch.backup.earlier import held_against, last_good
 from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
 from kopiwatch.backup.house import House
-from kopiwatch.backup.interference import interference
-from kopiwatch.backup.journal import Held, Journal
+from kopiwatch.backup.keep import NOTHING, Kept, keep
 from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
+from kopiwatch.backup.plausible import REFUSALS, hint, terms_of
 from kopiwatch.backup.recipe import write_recipe
-from kopiwatch.backup.result import MemberResult, Phase, PhaseTime, RunResult, SourceResult, Verdict
+from kopiwatch.backup.result import RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import make_durable
-from kopiwatch.backup.stopping import HoldPlan, Stopping, as_stopped, refresh, stop_level
-from kopiwatch.backup.verdict import judge, judge_source
+from kopiwatch.backup.stopping import HoldPlan
+from kopiwatch.backup.verdict import judge, judge_source, remarks
+from kopiwatch.backup.window import Window
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
 from kopiwatch.kopia import argv
 from kopiwatch.kopia.record import Snapshot
 from kopiwatch.kopia.tree import RECIPE, parts
-from kopiwatch.task import deadline, together
+from kopiwatch.task import together
 from kopiwatch.units.container import Container
 from kopiwatch.units.unit import Unit
+from kopiwatch.words import counted
 
 READY_SECONDS = 300.0
-FLUSH_SECONDS = 3600.0
-OBSERVE_SECONDS = 2.0
 SETTLE_SECONDS = 120.0
 SHARED_HINT = (
     "containers that write to the same data belong into one unit (kopi.unit); or let the other "
@@ -58,19 +50,19 @@ class Run:
         self.rows = rows
         self.run = run
         self.began = house.clock.now()
-        self.phases: list[PhaseTime] = []
-        self.phase: Phase = "check"
-        self.hold = HoldPlan()
-        self.stopping = Stopping()
-        self.mountpoints: dict[str, str] = {}
+        self.course = Course(house, unit.name, run, self._source)
+        self.window = Window(self.course, unit, HoldPlan(), paths=())
         self.result: RunResult | None = None
-        self.members: tuple[MemberResult, ...] = ()
         self.sources: tuple[SourceResult, ...] = ()
         self.snapshot: Snapshot | None = None
-        self.window = 0.0
+        self.last_good: Snapshot | None = None
+        self.terms = terms_of(unit)
+        self.notes: tuple[str, ...] = ()
         self.launched = False
-        self.interference = ""
-        self.up_at = 0.0
+        self.kept = NOTHING
+        self.kopia_lost = False
+        self.unrecorded: KopiwatchError | None = None
+        self.left_behind: list[str] = []
 
     async def execute(self) -> RunResult:
         """Run all phases; never raises an error of ours, it becomes the verdict.
@@ -78,40 +70,62 @@ class Run:
         Cancellation brings back what is down, settles the verdict, and is raised on.
         """
         try:
-            plan, trusted = await self._check()
-            async with (
-                self.house.access.open(plan) as session,
-                gated(self.unit.name, session) as kopia,
-            ):
-                await self._ready(kopia, plan, trusted=trusted)
-                await self._window(kopia)
-                await self._flush(kopia)
-            verdict, reason, message = await self._verify()
+            limit = self.house.run_timeout.total_seconds()
+            with self.course.deadline(limit, "the run took longer than KOPIWATCH_RUN_TIMEOUT"):
+                plan, trusted = await self._check()
+                async with (
+                    self.house.access.open(plan) as session,
+                    gated(self.unit.name, session) as kopia,
+                ):
+                    try:
+                        await self._ready(kopia, plan, trusted=trusted)
+                        await self.window.open(kopia, self._window_limit)
+                        await self._flush(kopia)
+                    finally:
+                        await self._end_kopia(kopia)
+                verdict, reason, message = await self._verify()
         except KopiwatchError as error:
             return await self._end_badly(error)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_SECONDS):
                 await self._end_badly(
                     Cancelled(
-                        f"unit {self.unit.name}: cancelled", phase=self.phase, reason="cancelled"
+                        f"unit {self.unit.name}: cancelled",
+                        phase=self.course.phase,
+                        reason="cancelled",
                     )
                 )
             raise
-        # The verdict is known: a signal that comes now does not change it.
-        with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_SECONDS):
-            await self._report(verdict, reason, message)
+        try:
+            if verdict == "success":
+                await self._keep()
+        finally:
+            # The verdict is known: a signal that comes now does not change it.
+            with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_SECONDS):
+                await self._report(verdict, reason, message)
         result = self.result
         if result is None:
             return await self._end_badly(self._late())
-        if reason == "interference":
+        if reason == "interference" and self.window.disturbance.foreign:
             self.result = msgspec.structs.replace(result, hint=SHARED_HINT)
+        elif reason in REFUSALS:
+            told = hint(self.unit.name, self.sources)
+            self.result = msgspec.structs.replace(result, hint=told)
         return self.result or result
 
-    def _late(self) -> RunError:
+    async def _end_kopia(self, kopia: GatedKopia) -> None:
+        """No Kopia lives on after a run that is no success: what it stored later would count."""
+        with anyio.CancelScope(shield=True):
+            await kopia.kill()
+        self.kopia_lost = kopia.lost
+        self.left_behind += filter(None, [kopia.remains])
+
+    def _late(self, why: str = "it took too long", hint: str = "") -> RunError:
         return RunError(
-            f"unit {self.unit.name}: the verdict could not be recorded in time",
+            f"unit {self.unit.name}: the verdict could not be recorded: {why}",
             phase="report",
             reason="report",
+            hint=hint,
         )
 
     # -- before the window ---------------------------------------------------------------------
@@ -119,11 +133,15 @@ class Run:
     async def _check(self) -> tuple[WorkerPlan, bool]:
         """Nothing is touched here: whatever is wrong is found before anybody is stopped."""
         unit, house = self.unit, self.house
-        with self._timed("check"):
+        with self.course.timed("check"):
             await self._refuse_debts()
+            await house.state.journals.reserve()
             await house.repository.check_policy(self._source)
             earlier = await house.repository.snapshots(self._source)
-            self.hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
+            self.last_good = last_good(earlier)
+            hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
+            paths = tuple(f"{self._root}/{source.path}" for source in unit.sources)
+            self.window = Window(self.course, unit, hold, paths=paths)
             expected = (RECIPE, *(source.path for source in unit.sources))
             folder = await write_recipe(
                 house.engine,
@@ -134,15 +152,16 @@ class Run:
                 host=house.host,
                 info=house.info,
                 expected=expected,
-                inspected=self.hold.inspected,
+                inspected=hold.inspected,
                 warnings=tuple(self._warnings()),
+                plausibility=self.terms,
             )
             plan = self._plan(folder)
             await house.access.check(plan)
             names = {source.volume for source in unit.sources if source.volume}
             volumes = await together([partial(house.engine.volume, name) for name in names])
-            self.mountpoints = {v.name: v.mountpoint for v in volumes if v is not None}
-        return plan, parents_trusted(earlier)
+            self.window.mountpoints = {v.name: v.mountpoint for v in volumes if v is not None}
+        return plan, parents_trusted(earlier, hold.reading)
 
     async def _refuse_debts(self) -> None:
         """What an earlier run owes is on record; a run of ours would write over it."""
@@ -174,17 +193,21 @@ class Run:
     async def _ready(self, kopia: GatedKopia, plan: WorkerPlan, *, trusted: bool) -> None:
         """Kopia has opened the repository and waits at the gate."""
         house, places = self.house, self.house.access.places
-        with self._timed("ready"), self._deadline(READY_SECONDS, "Kopia did not reach the gate"):
+        with (
+            self.course.timed("ready"),
+            self.course.deadline(READY_SECONDS, "Kopia did not reach the gate"),
+        ):
             files = await house.repository.worker_files(
                 cache_dir=f"{places.cache}/kopia",
                 storage_path=f"{places.repository}/kopia" if house.repository_is_folder else None,
             )
             own = (places.cache, *([places.repository] if house.repository_is_folder else []))
-            await kopia.set_up(
+            volatile = await kopia.set_up(
                 SetUp(
                     base=places.base,
                     files=files,
                     expect=tuple(f"{plan.root}/{entry.path}" for entry in plan.entries),
+                    sources=self.window.paths,
                     probe=own,
                     lock=f"{places.locks}/kopia.lock",
                     owner=house.owner,
@@ -196,121 +219,35 @@ class Run:
                 log_dir=f"{places.cache}/logs",
                 tags={
                     "run": self.run,
-                    "mode": "stop",
+                    "mode": self.window.hold.reading,
                     "scope": self.unit.settings.scope,
                     "version": __version__,
                 },
-                force_hash=not trusted,
+                # A file system in memory tells nobody when a program writes by mmap.
+                force_hash=not trusted or bool(volatile),
             )
             environment = house.environment | house.access.mark(plan) | {"HOME": places.base}
             # From here on there may be a manifest, so the run owes a verdict.
-            await self._journal(HoldPlan())
+            await self.course.journal((), early=True)
             self.launched = True
             said = await kopia.launch(Launch((places.kopia, *arguments), environment))
             if said.say != "ready":
                 raise failure(self.unit.name, said, "ready")
+            if self.window.hold.reading != "stop":
+                # Now, so that there is little left to be written in the window.
+                await kopia.sync(self.window.paths, "ready")
 
-    # -- the window ----------------------------------------------------------------------------
-
-    async def _window(self, kopia: GatedKopia) -> None:
-        """Stop, one read, start. Whatever happens, what was stopped is started."""
-        self.hold = await refresh(self.house.engine, self.hold)
-        kopia.check_waiting()
-        await self._journal(self.hold)
-        opened = self.house.clock.seconds()
-        try:
-            limit = self.unit.settings.window_timeout.total_seconds()
-            with self._deadline(limit, "the window took longer than kopi.window-timeout"):
-                await self._stop()
-                await self._read(kopia)
-        except BaseException:
-            # No second writer beside a living Kopia: it is dead before the first start.
-            with anyio.CancelScope(shield=True):
-                await kopia.kill()
-            raise
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._start()
-            # Downtime lasts until the last start has returned, and then until all are healthy.
-            self.window = max(0.0, self.up_at - opened)
-        await kopia.flush()
-        if self.hold.held:
-            await self._health()
-            self.up_at = self.house.clock.seconds()
-            self.window = self.up_at - opened
-
-    async def _stop(self) -> None:
-        if not self.hold.held:
-            return
-        names = ", ".join(stop.name for level in self.hold.levels for stop in level)
-        self._say("stop", f"stopping {names}")
-        with self._timed("stop"):
-            for level in self.hold.levels:
-                await stop_level(self.house.engine, level, self.stopping)
-                seen = as_stopped(self.hold, self.stopping)
-                if seen.held != self.hold.held:
-                    # It was down before our stop came, or restarted by itself: for the record.
-                    await self._journal(seen)
-                    self.hold = seen
-
-    async def _read(self, kopia: GatedKopia) -> None:
-        with self._timed("read"):
-            said = await kopia.read()
-            if said.say != "read":
-                raise failure(self.unit.name, said, "read")
-            self.interference = await interference(
-                self.house.engine, self.unit, self.hold, self.mountpoints, self.house.own
-            )
-
-    async def _start(self) -> None:
-        """Bring back exactly what we stopped; the journal keeps whoever does not come."""
-        engine, clock, stopping = self.house.engine, self.house.clock, self.stopping
-        held = [member for member in self.hold.held if member.id in stopping.begun]
-        held = [member for member in held if member.id not in stopping.not_ours]
-        if held:
-            with self._timed("start"):
-                self.members = await bring_back(engine, held, clock)
-                self.up_at = clock.seconds()
-                await self._watch(held)
-        failed = {member.name for member in self.members if member.state == "failed"}
-        still = tuple(member for member in held if member.name in failed)
-        await self._journal(msgspec.structs.replace(self.hold, held=still))
-        for member in self.members:
-            if member.state == "failed":
-                self._say("start-failed", f"{member.name} does not start: {member.detail}")
-
-    async def _watch(self, held: list[Held]) -> None:
-        """Undo the stops that Docker still carries out after our call for them was cut off."""
-        uncertain = [member for member in held if member.id in self.stopping.uncertain]
-        if not uncertain:
-            return
-        names = ", ".join(member.name for member in uncertain)
-        seconds = longest_stop(uncertain)
-        self._say("watch", f"up to {seconds:.0f} s more: Docker may still be stopping {names}")
-        before = self.members
-        self.members = await watch(
-            self.house.engine,
-            held,
-            before,
-            self.house.clock,
-            watched=self.stopping.uncertain,
-            seconds=seconds,
-        )
-        if self.members != before:
-            self.up_at = self.house.clock.seconds()
-
-    async def _health(self) -> None:
-        """Who was healthy must be healthy again; Kopia writes meanwhile."""
-        with self._timed("health"):
-            self.members = await wait_all_healthy(
-                self.house.engine, self.hold.held, self.members, self.house.clock
-            )
+    @property
+    def _window_limit(self) -> float:
+        """Seconds for the window; where nobody is held, there is no downtime to be limited."""
+        longest = self.unit.settings.window_timeout if self.window.hold.held else None
+        return (longest or self.house.run_timeout).total_seconds()
 
     # -- after the window ----------------------------------------------------------------------
 
     async def _flush(self, kopia: GatedKopia) -> None:
         """Kopia writes what it read, then the manifest."""
-        with self._timed("flush"), self._deadline(FLUSH_SECONDS, "Kopia did not end in time"):
+        with self.course.timed("flush"):
             said = await kopia.finish()
             if said.code != 0 or said.killed:
                 raise failure(self.unit.name, said, "flush")
@@ -318,30 +255,73 @@ class Run:
 
     async def _verify(self) -> tuple[Verdict, str, str]:
         """Read the stored tree back, look at the members again, and judge."""
-        with self._timed("verify"):
+        with self.course.timed("verify"):
             snapshot = self.snapshot
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
+            await self._confirm(snapshot)
             self.sources = await self._stored(snapshot)
-            if self.hold.held:
-                since = self.house.clock.seconds() - self.up_at
-                await self.house.clock.sleep(max(0.0, OBSERVE_SECONDS - since))
-                self.members = await still_running(self.house.engine, self.hold.held, self.members)
-            if self.interference:
-                return "partial", "interference", self.interference
-            return judge(snapshot, self.sources, self.members)
+            await self.window.observe()
+            return judge(snapshot, self.sources, self.window.members, self.window.disturbance.text)
+
+    async def _confirm(self, snapshot: Snapshot) -> None:
+        """The manifest that Kopia named is in the repository: its word alone is not enough."""
+        found = await self.house.repository.snapshots(self._source)
+        if (snapshot.id, self.run) not in {(each.id, each.tag("run")) for each in found}:
+            raise RunError(
+                f"unit {self.unit.name}: Kopia named a snapshot that is not in the repository",
+                phase="verify",
+                reason="no-manifest",
+            )
 
     async def _stored(self, snapshot: Snapshot) -> tuple[SourceResult, ...]:
-        """What the tree holds of each expected source, read from the repository."""
+        """What the tree holds of each expected source, beside what the last good one holds."""
         root = snapshot.root_entry.obj if snapshot.root_entry else ""
         tree = await parts(self.house.repository, root) if root else {}
         results = (
             judge_source(path, tree.get(path))
             for path in (RECIPE, *(source.path for source in self.unit.sources))
         )
-        return tuple(results)
+        compared = await held_against(self.house.repository, results, self.terms, self.last_good)
+        self.notes = (*remarks(compared.sources), *compared.notes)
+        return compared.sources
+
+    async def _keep(self) -> None:
+        """Delete what the unit's retention lets go; trouble with it is not the run's."""
+        house, unit = self.house, self.unit
+        with self.course.timed("keep"):
+            try:
+                # First, for a run that dies here would else be none, and what it replaced be gone.
+                await self._settle("")
+            except KopiwatchError as error:
+                self.unrecorded = error
+                return
+            try:
+                self.kept = await keep(
+                    house.repository, self._source, unit.name, unit.settings, house.clock.now()
+                )
+            except KopiwatchError as error:
+                hint = f" ({error.hint})" if error.hint else ""
+                self.kept = Kept(warning=f"retention: {error.message}{hint}", failed=True)
+            if self.kept.deleted:
+                self.course.say(
+                    "keep", f"retention deleted {counted(self.kept.deleted, 'manifest')}"
+                )
+
+    async def _settle(self, reason: str) -> str:
+        """Make the verdict durable; the new id of a manifest that was pinned as bad, or empty."""
+        return await make_durable(
+            self.house.repository,
+            self.house.state.journals,
+            unit=self.unit.name,
+            source=self._source,
+            run=self.run,
+            reason=reason,
+            ended=not self.kopia_lost,
+        )
 
     async def _end_badly(self, error: KopiwatchError) -> RunResult:
         reason = error.reason if isinstance(error, RunError) else error.code
+        self.left_behind += getattr(error, "__notes__", [])
         message = error.message.removeprefix(f"unit {self.unit.name}: ")
         result = await self._report("failed", reason, message)
         self.result = msgspec.structs.replace(
@@ -352,24 +332,22 @@ class Run:
     async def _report(self, verdict: Verdict, reason: str, message: str) -> RunResult:
         """Make the verdict durable, then clear what the journal no longer owes."""
         warnings = self._warnings()
+        warnings += [self.kept.warning] if self.kept.warning else []
         identity = self.snapshot.id if self.snapshot else ""
-        with self._timed("report"):
-            if self.launched:
+        unrecorded, self.unrecorded = self.unrecorded, None
+        with self.course.timed("report"):
+            if self.launched and unrecorded is None:
                 try:
-                    pinned = await make_durable(
-                        self.house.repository,
-                        self.house.state.journals,
-                        unit=self.unit.name,
-                        source=self._source,
-                        run=self.run,
-                        reason=reason,
-                    )
-                    identity = pinned or identity
+                    identity = await self._settle(reason) or identity
                 except KopiwatchError as error:
+                    unrecorded = error
                     warnings.append(
                         f"the verdict could not be made durable ({error.message}); "
                         "the next command that changes something does it"
                     )
+        if unrecorded and verdict == "success":
+            # Whoever settles the run would call it interrupted: a success is on record or is none.
+            return await self._end_badly(self._late(unrecorded.message, unrecorded.hint))
         self.result = RunResult(
             run=self.run,
             unit=self.unit.name,
@@ -379,45 +357,22 @@ class Run:
             reason=reason,
             message=message,
             snapshot=identity,
-            window=self.window,
-            phases=tuple(self.phases),
+            window=self.window.seconds,
+            phases=tuple(self.course.times),
             sources=self.sources,
-            members=self.members,
+            members=self.window.members,
             warnings=tuple(warnings),
             exit_code=0 if verdict == "success" else 1,
             data_at=self.snapshot.start_time if self.snapshot else None,
+            broke_in=self.course.failed_in,
+            deleted=self.kept.deleted,
+            keep_failed=self.kept.failed,
         )
         return self.result
 
     # -- small helpers -------------------------------------------------------------------------
 
     def _warnings(self) -> list[str]:
-        return list(dict.fromkeys((*self.unit.warnings, *self.hold.warnings)))
-
-    async def _journal(self, plan: HoldPlan) -> None:
-        await self.house.state.journals.write(
-            Journal(self.unit.name, self.run, self.house.clock.now(), self._source, plan.held)
-        )
-
-    def _say(self, action: str, message: str, **facts: object) -> None:
-        self.house.listener.say(action, f"{self.unit.name}: {message}", **facts)
-
-    @contextmanager
-    def _timed(self, phase: Phase) -> Iterator[None]:
-        self.phase = phase
-        began, start = self.house.clock.now(), self.house.clock.seconds()
-        self.house.listener.say("phase", phase, unit=self.unit.name, run=self.run)
-        try:
-            yield
-        finally:
-            self.phases.append(PhaseTime(phase, began, self.house.clock.seconds() - start))
-
-    def _deadline(self, seconds: float, sentence: str) -> AbstractContextManager[None]:
-        def late() -> RunError:
-            return RunError(
-                f"unit {self.unit.name}: {sentence} ({timedelta(seconds=seconds)})",
-                phase=self.phase,
-                reason="deadline",
-            )
-
-        return deadline(seconds, late)
+        hold, doubt = self.window.hold, self.window.disturbance.doubt
+        told = (*self.unit.warnings, *hold.warnings, *self.notes, doubt, *self.left_behind)
+        return list(dict.fromkeys(filter(None, told)))

@@ -11,6 +11,7 @@ import anyio
 import msgspec
 
 from kopiwatch.backup.bringing import bring_back, longest_stop, watch
+from kopiwatch.backup.interference import started_since
 from kopiwatch.backup.journal import Held, Journal, JournalStore
 from kopiwatch.backup.result import MemberResult, MemberState
 from kopiwatch.clock import Clock
@@ -30,11 +31,12 @@ class Replayed(msgspec.Struct, frozen=True):
     trouble: str = ""
 
     def __str__(self) -> str:
-        if self.trouble:
+        if self.trouble and not self.run:
             return f"unit {self.unit}: {self.trouble}"
         told = ", ".join(f"{m.name}: {_WORDS[m.state]}" for m in self.members)
         text = f"unit {self.unit}: run {self.run} left members down; {told or 'nothing was down'}"
-        return f"{text}. STILL DOWN: {', '.join(self.owed)}" if self.owed else text
+        text += f". STILL DOWN: {', '.join(self.owed)}" if self.owed else ""
+        return f"{text}; {self.trouble}" if self.trouble else text
 
 
 _WORDS = {
@@ -51,9 +53,8 @@ async def bring_all_back(
 ) -> tuple[Replayed, ...]:
     """Start what the journals say we hold down. One sick member never blocks another unit.
 
-    Not to be interrupted once begun. A journal that cannot be read is part of the answer; its unit
-    is refused by its next run. Raises EngineError when Docker does not answer at all, and RunError
-    when the disk does not take a journal.
+    Not to be interrupted once begun. A journal that cannot be read or written is part of the
+    answer; its unit is refused by its next run. Raises EngineError when Docker does not answer.
     """
     done: list[Replayed] = []
     with anyio.CancelScope(shield=True):
@@ -68,9 +69,13 @@ async def bring_all_back(
             results = await _replay(engine, journal, clock)
             failed = {result.name for result in results if result.state == "failed"}
             still = tuple(member for member in journal.members if member.name in failed)
-            await journals.write(msgspec.structs.replace(journal, members=still))
             owed = tuple(member.name for member in still)
-            done.append(Replayed(unit, journal.run, results, owed))
+            trouble = ""
+            try:
+                await journals.write(msgspec.structs.replace(journal, members=still))
+            except RunError as error:  # it stays as it was: who runs by then is left alone
+                trouble = f"{error.message}; {error.hint}"
+            done.append(Replayed(unit, journal.run, results, owed, trouble))
     return tuple(done)
 
 
@@ -91,7 +96,7 @@ async def _replay(engine: Engine, journal: Journal, clock: Clock) -> tuple[Membe
         except EngineError as error:  # stays owed; the others are not kept waiting
             results.append(MemberResult(member.name, "failed", detail=error.message))
             continue
-        if member.started_at is not None and now.started_at != member.started_at:
+        if started_since(member, now):
             state: MemberState = "ran-already" if now.running else "taken-over"
             results.append(MemberResult(member.name, state, detail="somebody started it since"))
             continue
@@ -130,16 +135,19 @@ async def make_durable(
     source: str,
     run: str,
     reason: str,
+    ended: bool = True,
 ) -> str:
     """Make the verdict of a run durable and clear its debt; ``reason`` is empty for a success.
 
-    Returns the new id of its manifest if that was pinned as bad, else empty. Raises
-    RepositoryError when the repository does not take it, RunError when the disk does not; the
-    journal then keeps the reason for whoever settles the run.
+    ``ended`` says that no Kopia of this run lives any more: one that does may store its manifest
+    after the verdict. Returns the new id of its manifest if that was pinned as bad, else empty.
+    Raises RepositoryError when the repository does not take it, RunError when the disk does not or
+    the run has not ended; the journal then keeps the reason for whoever settles the run.
     """
     journal = await journals.read(unit)
     identity = ""
     try:
+        _require_end(ended=ended)
         if reason:
             identity = await quarantine(repository, source, run, reason)
     except BaseException:
@@ -149,6 +157,11 @@ async def make_durable(
     if journal is not None:
         await journals.write(msgspec.structs.replace(journal, judged=True))
     return identity
+
+
+def _require_end(*, ended: bool) -> None:
+    if not ended:
+        raise RunError("its Kopia may still be at work", phase="report", reason="worker-lost")
 
 
 async def quarantine(repository: Repository, source: str, run: str, reason: str) -> str:

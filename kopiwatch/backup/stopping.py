@@ -1,4 +1,4 @@
-"""Stopping members: who is stopped, in which order, and what became of each stop."""
+"""Holding members: who is stopped or frozen, in which order, and what became of each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import msgspec
 
 from kopiwatch.backup.journal import Held
 from kopiwatch.engine.port import Engine, Inspected
-from kopiwatch.errors import ContainerGone, KopiwatchError
+from kopiwatch.errors import ContainerGone, EngineError, KopiwatchError, RunError
 from kopiwatch.task import outcomes, together
+from kopiwatch.units.order import Reading
 
 
 class Stop(msgspec.Struct, frozen=True):
@@ -24,10 +25,17 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class HoldPlan(msgspec.Struct, frozen=True):
-    """Who is stopped, in which order, and what is owed to them afterwards."""
+    """Who is stopped or frozen, in which order, and what is owed to them afterwards.
+
+    ``levels`` are stopped one after another; then ``pauses`` (ids) are frozen all at once. ``live``
+    are the ids of members that are left to write. ``reading`` is what the read is worth.
+    """
 
     levels: tuple[tuple[Stop, ...], ...] = ()
+    pauses: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
+    live: tuple[str, ...] = ()
+    reading: Reading = "stop"
     inspected: tuple[Inspected, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -36,16 +44,28 @@ class HoldPlan(msgspec.Struct, frozen=True):
         kept = tuple(member for member in self.held if member.id not in gone)
         levels = (tuple(stop for stop in level if stop.id not in gone) for level in self.levels)
         return msgspec.structs.replace(
-            self, held=kept, levels=tuple(level for level in levels if level)
+            self,
+            held=kept,
+            levels=tuple(level for level in levels if level),
+            pauses=tuple(id_ for id_ in self.pauses if id_ not in gone),
         )
+
+    @property
+    def announcement(self) -> str:
+        """What is about to happen, for people."""
+        names = {member.id: member.name for member in self.held}
+        stops = ", ".join(stop.name for level in self.levels for stop in level)
+        pauses = ", ".join(names[id_] for id_ in self.pauses)
+        words = (f"stopping {stops}" if stops else "", f"pausing {pauses}" if pauses else "")
+        return ", ".join(filter(None, words))
 
 
 class Stopping:
-    """What became of the stops of one window, by container id.
+    """What became of the stops and pauses of one window, by container id.
 
-    A stop that has begun and not ended (an error, a deadline, a signal) may still be carried out
-    by Docker, after a start that found the container running. ``started`` holds since when each
-    ran as it was stopped: it may have restarted by itself since anybody looked.
+    A call that has begun and not ended (an error, a deadline, a signal) may still be carried out
+    by Docker, after we found the container running. ``started`` holds since when each ran as it was
+    held: it may have restarted by itself since anybody looked. None: that cannot be told any more.
     """
 
     def __init__(self) -> None:
@@ -55,29 +75,38 @@ class Stopping:
 
     @property
     def uncertain(self) -> set[str]:
-        """Stops of which nobody knows whether Docker is still at them."""
+        """Calls of which nobody knows whether Docker is still at them."""
         return self.begun - self.started.keys() - self.not_ours
 
 
 async def refresh(engine: Engine, plan: HoldPlan) -> HoldPlan:
     """The plan as of now, just before the journal: who went down meanwhile is not ours to start.
 
-    Raises EngineError when Docker cannot be asked.
+    Raises EngineError when Docker cannot be asked, RunError when somebody paused one of them.
     """
     found = await outcomes([partial(engine.inspect, member.id) for member in plan.held])
     gone: set[str] = set()
-    started: dict[str, datetime | None] = {}
+    running: dict[str, Inspected] = {}
     for member, now in zip(plan.held, found, strict=True):
         if isinstance(now, ContainerGone):
             gone.add(member.id)
         elif isinstance(now, KopiwatchError):
             raise now
+        elif now.paused:
+            raise RunError(
+                f"somebody paused {member.name} just now", phase="ready", reason="paused"
+            )
         elif now.running:
-            started[member.id] = now.started_at
+            running[member.id] = now
         else:
             gone.add(member.id)
     left = plan.without(gone)
-    held = (msgspec.structs.replace(m, started_at=started[m.id]) for m in left.held)
+    held = (
+        msgspec.structs.replace(
+            m, started_at=running[m.id].started_at, restarts=running[m.id].restart_count
+        )
+        for m in left.held
+    )
     return msgspec.structs.replace(left, held=tuple(held))
 
 
@@ -94,18 +123,44 @@ async def stop_level(engine: Engine, level: Iterable[Stop], stopping: Stopping) 
             stopping.not_ours.add(stop.id)
             return
         try:
-            stopping.started[stop.id] = (await engine.inspect(stop.id)).started_at
+            now = await engine.inspect(stop.id)
         except ContainerGone:
             stopping.started[stop.id] = None
+        else:
+            # Who runs again already was started by somebody since: that is not when ours began.
+            stopping.started[stop.id] = None if now.running else now.started_at
 
     await together([partial(one, stop) for stop in level])
 
 
-def as_stopped(plan: HoldPlan, stopping: Stopping) -> HoldPlan:
-    """The plan with what the stops have shown: who is not ours, and since when the others ran."""
+async def freeze(engine: Engine, ids: Iterable[str], stopping: Stopping) -> None:
+    """Pause containers, all at once. Raises the first error, after the others have ended.
+
+    One that has ended by itself is not ours.
+    """
+
+    async def one(identity: str) -> None:
+        stopping.begun.add(identity)
+        try:
+            await engine.pause(identity)
+        except ContainerGone:
+            stopping.not_ours.add(identity)
+            return
+        except EngineError:
+            if (await engine.inspect(identity)).running:
+                raise
+            stopping.not_ours.add(identity)
+            return
+        stopping.started[identity] = (await engine.inspect(identity)).started_at
+
+    await together([partial(one, identity) for identity in ids])
+
+
+def as_held(plan: HoldPlan, stopping: Stopping) -> HoldPlan:
+    """The plan with what the calls have shown: who is not ours, and since when the others ran."""
     left = plan.without(stopping.not_ours)
     held = (
-        msgspec.structs.replace(m, started_at=stopping.started.get(m.id, m.started_at))
+        msgspec.structs.replace(m, started_at=stopping.started.get(m.id) or m.started_at)
         for m in left.held
     )
     return msgspec.structs.replace(left, held=tuple(held))

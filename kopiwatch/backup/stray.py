@@ -9,30 +9,76 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import msgspec
 
-from kopiwatch.engine.port import Engine
-from kopiwatch.errors import EngineError
+from kopiwatch.engine.port import Engine, Inspected
+from kopiwatch.errors import EngineDenied, EngineError, EngineUnreachable, KopiwatchError
+from kopiwatch.task import deadline, outcomes
 
 RUN_VARIABLE = "KOPIWATCH_WORKER_RUN"
 STATE_VARIABLE = "KOPIWATCH_WORKER_STATE"
 GONE_SECONDS = 10.0
+LEAVE_SECONDS = 8.0
+"""A worker whose input has ended leaves at once, or after 5 s where its Kopia cannot end: by then
+it has given the Kopia lock back, which it could not do if it were killed before."""
 
 
-async def end_strays(engine: Engine, state: str) -> tuple[str, ...]:
-    """End the workers of the state folder with this uuid; on return they are gone.
+class Strays(msgspec.Struct, frozen=True):
+    """What was ended, and what could not be (with why), for people."""
 
-    Only whoever holds the run lock may call it. Returns what was ended, for people. Raises
-    EngineError when Docker cannot be asked, or a process does not die.
+    ended: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+async def end_strays(engine: Engine, state: str) -> Strays:
+    """End the workers of the state folder with this uuid; takes 40 s at most.
+
+    Only whoever holds the run lock may call it. What was killed and is not gone hangs in the kernel
+    on a dead disk: it never runs again and holds no lock (the worker gives that back), so it must
+    keep nobody down and no other unit waiting. Raises EngineError when Docker cannot be asked.
     """
-    ended = [f"process {pid}" for pid in sorted(await end_marked((STATE_VARIABLE, state)))]
-    for container in await engine.workers(state):
-        await engine.remove_worker(container)
-        ended.append(f"container {container[:12]}")
-    return tuple(ended)
+    ended: list[str] = []
+    left: list[str] = []
+    workers = await engine.workers(state)
+    with anyio.move_on_after(LEAVE_SECONDS):
+        while True:
+            if not await _alive(engine, state, workers):
+                break
+            await anyio.sleep(0.05)
+    try:
+        ended += (f"process {pid}" for pid in sorted(await end_marked((STATE_VARIABLE, state))))
+    except EngineError as error:
+        left.append(error.message)
+
+    async def remove(container: str) -> str:
+        with deadline(GONE_SECONDS * 2, lambda: EngineError("it does not end on SIGKILL")):
+            await engine.remove_worker(container)
+        return f"container {container[:12]}"
+
+    for worker, outcome in zip(
+        workers, await outcomes([partial(remove, worker) for worker in workers]), strict=True
+    ):
+        if isinstance(outcome, EngineUnreachable | EngineDenied):
+            raise outcome
+        if isinstance(outcome, KopiwatchError):
+            left.append(f"container {worker[:12]}: {outcome.message}")
+        else:
+            ended.append(outcome)
+    return Strays(tuple(ended), tuple(left))
+
+
+async def _alive(engine: Engine, state: str, workers: Iterable[str]) -> bool:
+    """Whether one of them has not left yet. Where Docker does not say, nobody waits."""
+    if await anyio.to_thread.run_sync(_marked, (STATE_VARIABLE, state)):
+        return True
+    seen = await outcomes([partial(engine.inspect, worker) for worker in workers])
+    return any(isinstance(one, Inspected) and one.running for one in seen)
 
 
 async def end_marked(mark: tuple[str, str]) -> set[int]:
@@ -53,7 +99,16 @@ async def end_marked(mark: tuple[str, str]) -> set[int]:
 
 
 def _kill_marked(mark: tuple[str, str]) -> list[int]:
-    """SIGKILL for every process whose environment carries the mark; the mark is on workers alone.
+    """SIGKILL for every process that carries the mark; returns their ids."""
+    found = _marked(mark)
+    for process in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return found
+
+
+def _marked(mark: tuple[str, str]) -> list[int]:
+    """Every process whose environment carries the mark, which is on workers alone.
 
     A process that has ended but was not waited for has an empty environment: it does not count.
     """
@@ -67,7 +122,5 @@ def _kill_marked(mark: tuple[str, str]) -> list[int]:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
         if text in environment:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(folder.name), signal.SIGKILL)
             found.append(int(folder.name))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from kopiwatch.backup.result import RunResult
 from kopiwatch.cli.output import print_table, print_text
 from kopiwatch.report.history_record import RunDetail, RunRow, UnitStats
-from kopiwatch.words import moment, seconds, size
+from kopiwatch.words import counted, moment, seconds, size
 
 UNKNOWN = "-"
 
@@ -21,7 +21,7 @@ def print_runs(found: Iterable[RunRow]) -> None:
                 moment(row.began),
                 row.unit,
                 row.run or UNKNOWN,
-                row.verdict,
+                f"{row.verdict} (accepted)" if row.accepted else row.verdict,
                 row.trigger or ("rebuilt" if row.rebuilt else UNKNOWN),
                 seconds(row.window) if row.window else UNKNOWN,
                 _length(row.seconds),
@@ -42,6 +42,14 @@ def _why(row: RunRow) -> str:
     return row.reason or row.message
 
 
+def _accepted(row: RunRow) -> str:
+    if not row.accepted:
+        return ""
+    if row.accepted_at is None:
+        return "yes, as the repository says"
+    return f"{moment(row.accepted_at)}" + (f" by {row.accepted_by}" if row.accepted_by else "")
+
+
 def _length(value: float | None) -> str:
     return UNKNOWN if value is None else seconds(value)
 
@@ -52,7 +60,8 @@ def print_detail(detail: RunDetail) -> None:
     print_text(f"run {row.run} of unit {row.unit}: {row.verdict}")
     facts = {
         "why": _why(row),
-        "hint": result.hint if result else "",
+        "accepted": _accepted(row),
+        "hint": result.hint if result and not row.accepted else "",
         "trigger": row.trigger,
         "due": moment(row.due) if row.due else "",
         "began": moment(row.began),
@@ -63,6 +72,9 @@ def print_detail(detail: RunDetail) -> None:
         "data as of": moment(row.data_at) if row.data_at else "",
         "snapshot": row.snapshot,
         "stored": f"{row.files} files, {size(row.size)}" if row.snapshot else "",
+        "retention": f"deleted {counted(result.deleted, 'manifest')}"
+        if result and result.deleted
+        else "",
         "known": "from its restore point only" if row.rebuilt else "",
     }
     for name, value in facts.items():

@@ -18,9 +18,11 @@ COMMANDS: dict[str, str] = {
     "units": "List units, or show one in detail.",
     "history": "Show past runs.",
     "explain": "Show each setting of a container and where it came from.",
+    "accept": "Take as good what a verdict refused.",
+    "adopt": "Carry restore points and history over to a unit's new name.",
     "forget": "Stop watching a unit that is gone for good.",
     "check": "Check configuration and labels.",
-    "repo": "Create, connect or look at the repository.",
+    "repo": "Create, connect, look at or thin out the repository.",
     "healthcheck": "Exit 0 if the daemon is alive, for Docker.",
 }
 

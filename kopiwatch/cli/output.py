@@ -178,5 +178,6 @@ PHASES = {
     "health": "waiting for health",
     "flush": "Kopia writes what it read",
     "verify": "reading the stored tree back, watching the members",
+    "keep": "deleting what retention lets go",
     "report": "recording the verdict",
 }

@@ -10,7 +10,7 @@ from kopiwatch import wiring
 from kopiwatch.cli.output import note, print_json, print_table
 from kopiwatch.cli.running import run
 from kopiwatch.errors import UnknownUnit
-from kopiwatch.restore.point import of_host
+from kopiwatch.restore.point import Point, of_host
 from kopiwatch.restore.point import points as find
 from kopiwatch.words import moment, size
 
@@ -63,7 +63,7 @@ async def show_points(unit: str, host: str, *, as_json: bool) -> int:
                 point.unit,
                 moment(point.at),
                 point.run or point.snapshot,
-                f"{point.state} ({point.reason})" if point.reason else point.state,
+                _state(point),
                 str(point.files),
                 size(point.size),
                 point.mode,
@@ -74,3 +74,9 @@ async def show_points(unit: str, host: str, *, as_json: bool) -> int:
         ],
     )
     return 0
+
+
+def _state(point: Point) -> str:
+    if point.accepted:
+        return f"{point.state} (accepted: {point.accepted})"
+    return f"{point.state} ({point.reason})" if point.reason else point.state

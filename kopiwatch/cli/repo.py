@@ -8,6 +8,7 @@ import click
 
 from kopiwatch import wiring
 from kopiwatch.cli.output import NOTES, note, print_json, print_text
+from kopiwatch.cli.repo_retention import retention
 from kopiwatch.cli.running import run
 from kopiwatch.kopia.record import RepositoryStatus
 from kopiwatch.words import size
@@ -21,10 +22,14 @@ Examples:
   kopiwatch repo create    once, for a new and empty place
   kopiwatch repo connect   on another machine, or after the state was lost
   kopiwatch repo status    is it there, and is it ours?
+  kopiwatch repo retention show    why each restore point is kept
 """
 )
 def repo() -> None:
-    """Create, connect or look at the repository that KOPIWATCH_REPOSITORY names."""
+    """Create, connect, look at or thin out the repository that KOPIWATCH_REPOSITORY names."""
+
+
+repo.add_command(retention)
 
 
 @repo.command(

@@ -87,7 +87,9 @@ def _row(unit: UnitBoard, now: datetime) -> tuple[str, ...]:
     elif last is not None:
         window = f", down {seconds(last.window)}" if last.window else ""
         why = f" ({last.reason})" if last.reason else ""
-        outcome = f"{last.verdict}{why} in {seconds(last.seconds)}{window}"
+        why += ", accepted" if last.accepted else ""
+        took = f" in {seconds(last.seconds)}" if last.seconds is not None else ""
+        outcome = f"{last.verdict}{why}{took}{window}"
     success = f"{age(now - unit.last_success)} ago" if unit.last_success else "never"
     overdue = "-"
     if unit.deadline is not None:

@@ -10,11 +10,14 @@ import click
 import msgspec
 
 from kopiwatch import wiring
+from kopiwatch.backup.recipe import coverage_of
 from kopiwatch.backup.settle import readable
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.cli.output import note, print_json, print_table, print_text
 from kopiwatch.cli.running import run
+from kopiwatch.engine.port import Engine
 from kopiwatch.kopia.lock import holder
+from kopiwatch.task import together
 from kopiwatch.units.unit import Coverage, Problem, Source, Unit
 
 EXAMPLE = """\b
@@ -37,7 +40,9 @@ async def show_units(name: str, *, as_json: bool) -> int:
     config = wiring.configuration()
     async with wiring.docker(config) as where:
         found, _ = await wiring.look(config, where)
-    chosen = wiring.choose(found, (name,)) if name else found.units
+        chosen = wiring.choose(found, (name,)) if name else found.units
+        if name:
+            chosen = (await _in_full(where.engine, chosen[0]),)
     state = StateFolder(config.state_dir)
     held = (await readable(state.journals)).items()
     down = {unit: [m.name for m in journal.members] for unit, journal in held if journal.members}
@@ -63,6 +68,14 @@ async def show_units(name: str, *, as_json: bool) -> int:
         else:
             note(f"{unit}: LEFT DOWN by a run that died: {names}; `kopiwatch backup` starts them")
     return 0
+
+
+async def _in_full(engine: Engine, unit: Unit) -> Unit:
+    """The unit with those mounts, too, that Docker's list does not show."""
+    inspected = await together(
+        [partial(engine.inspect, member.container.id) for member in unit.members]
+    )
+    return msgspec.structs.replace(unit, coverage=coverage_of(unit, inspected))
 
 
 class MemberRecord(msgspec.Struct, frozen=True):

@@ -18,11 +18,14 @@ from kopiwatch.config.setting import (
     FOREIGN_VARIABLES,
     LATER_TABLES,
     PREFIX,
+    RETENTION,
+    RETENTION_NUMBERS,
     SETTINGS,
     fault_of_docker,
     fault_of_name,
     fault_of_path,
     read_listen,
+    variable_of,
 )
 from kopiwatch.config.value import Access, Config, LogFormat, LogLevel, Secret
 from kopiwatch.errors import ConfigError
@@ -121,6 +124,7 @@ class _Loader:
             schedule_origin=_origin(given.get("schedule")) or default.schedule_origin,
             timezone=self.timezone(),
             forget_after=duration_of(good.get("forget_after", "")),
+            run_timeout=duration_of(good.get("run_timeout", "")) or default.run_timeout,
             listen=read_listen(good.get("listen", "")),
             metrics_user=good.get("metrics_user", ""),
             metrics_password=self.secret("metrics_password", given),
@@ -129,6 +133,11 @@ class _Loader:
             tls_key=_path(good.get("tls_key")),
             log_format=cast("LogFormat", good.get("log_format", default.log_format)),
             log_level=cast("LogLevel", good.get("log_level", default.log_level)),
+            retention={
+                name: (good[key], _origin(given[key]))
+                for name in RETENTION_NUMBERS
+                if (key := f"{RETENTION}.{name}") in good
+            },
             profiles=profiles,
         )
 
@@ -210,7 +219,7 @@ class _Loader:
 
     def from_environment(self) -> dict[str, _Given]:
         """The settings among the variables."""
-        by_variable = {PREFIX + key.upper(): key for key in _KEYS}
+        by_variable = {variable_of(key): key for key in _KEYS}
         given: dict[str, _Given] = {}
         for name, value in sorted(self.environ.items()):
             foreign = name.startswith(FOREIGN_PREFIXES) or name in FOREIGN_VARIABLES
@@ -250,6 +259,10 @@ class _Loader:
                 profiles = self.profiles(where, value)
             elif key == "profile":
                 self.complain(where, key, "is not a table; write [profile.NAME]")
+            elif key == RETENTION and isinstance(value, dict):
+                given |= self.retention(where, value)
+            elif key == RETENTION:
+                self.complain(where, key, "is not a table; write [retention]")
             elif key in LATER_TABLES:
                 self.complain(where, key, "is not supported by this version; remove it")
             elif key not in _KEYS:
@@ -259,6 +272,19 @@ class _Loader:
             else:
                 self.complain(where, key, "is not a text; put it in quotes")
         return given, profiles
+
+    def retention(self, where: str, table: Mapping[str, Any]) -> dict[str, _Given]:
+        """The numbers of ``[retention]``, as numbers or as texts."""
+        given = {}
+        for name, value in table.items():
+            key = f"{RETENTION}.{name}"
+            if key not in _BY_KEY:
+                self.complain(where, key, _unknown(nearest(key, _BY_KEY)))
+            elif isinstance(value, (str, int)) and not isinstance(value, bool):
+                given[key] = _Given(str(value), where, key)
+            else:
+                self.complain(where, key, "is not a whole number from 0 on")
+        return given
 
     def profiles(self, where: str, tables: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         """Profiles with full label names; whether those exist is the labels' own table to say."""

@@ -23,8 +23,9 @@ Give one of the two.
 """
 
 _TZ = (
-    "| `TZ` |  | `UTC` | The time zone of schedules without `kopi.timezone`, by its name"
-    " (`Europe/Berlin`). A value that names none (`CET-1CEST`) is an error where it is needed. |\n"
+    "| `TZ` |  | `UTC` | The time zone of units without `kopi.timezone`, by its name"
+    " (`Europe/Berlin`). A value that names none (`CET-1CEST`) is an error where a"
+    " schedule needs it, and UTC elsewhere. |\n"
 )
 
 _OUTRO = """
@@ -37,6 +38,10 @@ _OUTRO = """
 ```toml
 repository = "filesystem:/repository"
 password_file = "/run/secrets/kopia"
+
+[retention]                  # for units whose labels do not say it
+daily = 14
+monthly = 6
 
 [profile.default]            # applies to every container with kopi.enable=true
 start-timeout = "10m"

@@ -12,6 +12,16 @@ from kopiwatch.config.name import NAME, NAME_LIMIT, nearest
 from kopiwatch.config.value import ACCESSES, LOG_FORMATS, LOG_LEVELS, Listen
 
 PREFIX = "KOPIWATCH_"
+RETENTION = "retention"
+"""The table of the file that holds these numbers:"""
+RETENTION_NUMBERS = {
+    "latest": (10, "How many complete restore points of a unit are kept, if no label says it."),
+    "hourly": (48, "Of how many hours that have one the newest is kept."),
+    "daily": (7, "Of how many days."),
+    "weekly": (4, "Of how many weeks."),
+    "monthly": (24, "Of how many months."),
+    "annual": (3, "Of how many years."),
+}
 
 
 def fault_of_path(value: str) -> str:
@@ -83,12 +93,23 @@ def _fault_of_duration(value: str) -> str:
     return f"{fault}; {hint}" if hint else fault
 
 
+def _fault_of_number(value: str) -> str:
+    return "" if re.fullmatch(r"[0-9]{1,9}", value) else "is not a whole number from 0 on"
+
+
 def _fault_of_nothing(_value: str) -> str:
     return ""
 
 
+def variable_of(key: str) -> str:
+    """The name of a key in the environment."""
+    return PREFIX + key.upper().replace(".", "_")
+
+
 class Setting(msgspec.Struct, frozen=True):
     """One setting: ``key`` in the file, ``variable`` in the environment.
+
+    ``retention.latest`` is the key ``latest`` in the table ``[retention]``.
 
     ``default`` and ``text`` are for people. ``fault`` says what is wrong with a value, or nothing.
     A ``secret`` is also read from the file that ``<key>_file`` or ``<variable>_FILE`` names.
@@ -104,7 +125,7 @@ class Setting(msgspec.Struct, frozen=True):
     @property
     def variable(self) -> str:
         """Its name in the environment."""
-        return PREFIX + self.key.upper()
+        return variable_of(self.key)
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -188,11 +209,21 @@ SETTINGS: tuple[Setting, ...] = (
         "After how long (`30d`) a unit whose containers are gone is no longer watched.",
         _fault_of_duration,
     ),
+    Setting(
+        "run_timeout",
+        "24h",
+        "How long a run may take at most, the upload of its data included.",
+        _fault_of_duration,
+    ),
+    *(
+        Setting(f"{RETENTION}.{name}", f"`{default}`", text, _fault_of_number)
+        for name, (default, text) in RETENTION_NUMBERS.items()
+    ),
 )
 
 FOREIGN_PREFIXES = ("KOPIWATCH_DEMO_", "KOPIWATCH_TEST_")
 FOREIGN_VARIABLES = ("KOPIWATCH_PYTHON", "KOPIWATCH_NO_INSTALL", "KOPIWATCH_REVISION")
 """Variables of the scripts, the tests and the image that come with kopiwatch: no settings."""
 
-LATER_TABLES = ("retention", "notify")
+LATER_TABLES = ("notify",)
 """Tables of the file that the design knows and this version does not."""

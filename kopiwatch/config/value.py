@@ -61,7 +61,9 @@ class Config(msgspec.Struct, frozen=True):
     ``schedule`` and ``timezone`` (from ``TZ``) hold where no label says otherwise; they are texts
     as a label would hold them, empty where nothing was given; ``schedule_origin`` is where it
     stands (``environment KOPIWATCH_SCHEDULE``, ``file PATH``). ``forget_after`` None means that a
-    vanished unit is watched until it is forgotten.
+    vanished unit is watched until it is forgotten. ``run_timeout`` bounds a whole run.
+    ``retention`` holds, by name (``latest``), the numbers that were given for units that say
+    nothing: the text, and where it stands.
     ``listen`` None means the usual place: all addresses in a container, loopback on a host.
     ``metrics_user`` with ``metrics_password``, or ``metrics_token``, are asked for by the exporter
     where they are set; ``tls_cert`` and ``tls_key`` (PEM) are set both or not at all.
@@ -81,6 +83,7 @@ class Config(msgspec.Struct, frozen=True):
     schedule_origin: str = "environment KOPIWATCH_SCHEDULE"
     timezone: str = ""
     forget_after: timedelta | None = None
+    run_timeout: timedelta = timedelta(hours=24)
     listen: Listen | None = None
     metrics_user: str = ""
     metrics_password: Secret | None = None
@@ -89,12 +92,14 @@ class Config(msgspec.Struct, frozen=True):
     tls_key: Path | None = None
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
+    retention: dict[str, tuple[str, str]] = msgspec.field(default_factory=dict)
     profiles: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
 
     @property
     def defaults(self) -> dict[str, tuple[str, str]]:
         """What stands for a missing label: by label the text, and where it was given."""
-        given = {
+        given = {f"kopi.retention.{name}": number for name, number in self.retention.items()}
+        given |= {
             "kopi.schedule": (self.schedule, self.schedule_origin),
             "kopi.timezone": (self.timezone, "environment TZ"),
         }

@@ -148,6 +148,10 @@ class Desk:
             self.skipped[result.reason] += 1
         elif result.verdict != "success":
             self.failures[result.failed_in or "check"] += 1
+        if result.keep_failed:
+            self.repository_failures["keep"] += 1
+            failures = dict(self.repository_failures)
+            self.repository = msgspec.structs.replace(self.repository, failures=failures)
         for time in result.phases:
             before = self.phases.get(time.phase, Histogram())
             self.phases[time.phase] = before.observed(time.seconds)

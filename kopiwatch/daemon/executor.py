@@ -217,6 +217,8 @@ class Executor:
         if result.verdict == "success":
             desk.breaker.succeeded()
             desk.more_points(result)
+            if result.deleted:
+                self._probe_at = now  # which points are left, the repository tells
             return
         if result.exit_code == RepositoryError.exit_code:
             desk.breaker.failed()

@@ -60,13 +60,14 @@ def rebuilt(point: Point) -> RebuiltRun:
         run=point.run,
         unit=point.unit,
         at=point.at,
-        verdict="success" if point.complete else "failed",
-        reason=point.reason,
+        verdict="partial" if point.accepted else "success" if point.complete else "failed",
+        reason=point.accepted or point.reason,
         snapshot=point.snapshot,
         size=point.size,
         files=point.files,
         mode=point.mode,
         instance=point.instance,
+        accepted=bool(point.accepted),
     )
 
 

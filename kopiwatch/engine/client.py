@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +17,7 @@ import anyio
 
 from kopiwatch.engine import decode
 from kopiwatch.engine.connection import CONNECT_SECONDS, Connection
-from kopiwatch.engine.events import events
+from kopiwatch.engine.events import events, mounted
 from kopiwatch.engine.failure import translated
 from kopiwatch.engine.port import (
     Channel,
@@ -24,6 +25,7 @@ from kopiwatch.engine.port import (
     ExecResult,
     Hint,
     Inspected,
+    Mounted,
     Volume,
     WorkerSpec,
 )
@@ -49,6 +51,7 @@ class DockerEngine:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._clock: tuple[datetime, float] | None = None
 
     @classmethod
     async def connect(cls, url: str, *, environ: Mapping[str, str] | None = None) -> Self:
@@ -80,7 +83,12 @@ class DockerEngine:
         doing = "ask Docker who it is"
         answer = await self._connection.call(doing, "GET", "info")
         with translated(self._connection.attempt(doing)):
-            return decode.info(answer.body, self._connection.api_version)
+            info = decode.info(answer.body, self._connection.api_version)
+        if info.system_time is not None:
+            # Docker looked at its clock before we look at ours: counted on from here, its time is
+            # never ahead of itself.
+            self._clock = (info.system_time, time.monotonic())
+        return info
 
     async def containers(self) -> tuple[Container, ...]:
         """All containers, running or not, labelled or not, by one list. A failed list raises."""
@@ -95,6 +103,12 @@ class DockerEngine:
         See the port, and :mod:`kopiwatch.engine.events` for what a Podman before 5.7 leaves out.
         """
         return events(self._connection, since)
+
+    async def mounted(self, since: datetime) -> Mounted:
+        """Which volumes were mounted writable since then; see the port. The deadline is 5 s."""
+        told, at = self._clock or (datetime.now(UTC), time.monotonic())
+        until = told + timedelta(seconds=time.monotonic() - at)
+        return await mounted(self._connection, since, until)
 
     async def inspect(self, container: str) -> Inspected:
         """One container by id or name. Raises ContainerGone."""

@@ -117,6 +117,7 @@ class _Inspect(_Raw, frozen=True):
     state: _ContainerState | None = None
     network_settings: _NetworkSettings | None = None
     mounts: list[_Mount] | None = None
+    restart_count: int | None = None
 
 
 class _Volume(_Raw, frozen=True):
@@ -251,6 +252,7 @@ def inspected(body: bytes) -> Inspected:
         mounts=mounts + tuple(HostMount(kind="tmpfs", destination=path) for path in hidden),
         definition=body,
         stop_timeout=_stop_timeout(config),
+        restart_count=raw.restart_count or 0,
     )
 
 

@@ -29,7 +29,7 @@ import msgspec
 from kopiwatch.engine import decode
 from kopiwatch.engine.connection import CONNECT_SECONDS, Connection
 from kopiwatch.engine.failure import Attempt, translated
-from kopiwatch.engine.port import IDLE_SECONDS, Hint
+from kopiwatch.engine.port import IDLE_SECONDS, Hint, Mounted, VolumeMount
 from kopiwatch.errors import EngineUnreachable, EventTooLarge
 from kopiwatch.units.label import ENABLE
 
@@ -41,6 +41,10 @@ LINE_BYTES = 512 * 1024
 HEADERS_SECONDS = 5.0
 """How long the headers are waited for. Podman before 5.3 and some proxies hold them back until the
 first event; whether the daemon is alive is for the list to find out."""
+SURE_EVENTS = 200
+"""So few past events are surely all: Docker keeps 256 of all kinds, of which the last moment's are
+not asked for."""
+REPLAY_TIMEOUT = aiohttp.ClientTimeout(total=5.0, sock_connect=CONNECT_SECONDS)
 FIRST_WITH_KEYS = (5, 7)
 """The first Podman whose label filter takes a key alone."""
 
@@ -70,6 +74,54 @@ def decode_event(line: bytes) -> Hint:
     if not action or not raw.actor.id:
         raise msgspec.DecodeError("an event without an action or an id")
     return Hint(action, raw.actor.id, _time(raw))
+
+
+class _Attributes(msgspec.Struct, frozen=True):
+    """Of a volume's event they are Docker's alone; of a container's, no label can hide the name."""
+
+    name: str = ""
+    container: str = ""
+    writable: str = msgspec.field(name="read/write", default="")
+
+
+class _Told(msgspec.Struct, frozen=True):
+    id: str = msgspec.field(name="ID", default="")
+    attributes: _Attributes = msgspec.field(name="Attributes", default=_Attributes())
+
+
+class _Past(msgspec.Struct, frozen=True):
+    kind: str = msgspec.field(name="Type", default="")
+    action: str = msgspec.field(name="Action", default="")
+    actor: _Told = msgspec.field(name="Actor", default=_Told())
+
+
+def decode_mounts(body: bytes) -> Mounted:
+    """The writable mounts among past events of all kinds. Raises ``msgspec.DecodeError``.
+
+    Clearly fewer events than Docker keeps: none was lost. That is why all kinds are asked for.
+    """
+    told = [decode.read(line, _Past) for line in body.splitlines() if line.strip()]
+    names = {e.actor.id: e.actor.attributes.name for e in told if e.kind == "container"}
+    mounts = (
+        VolumeMount(e.actor.id, by.container, names.get(by.container, ""))
+        for e in told
+        for by in (e.actor.attributes,)
+        if (e.kind, e.action, by.writable) == ("volume", "mount", "true")
+    )
+    return Mounted(tuple(dict.fromkeys(mounts)), len(told) < SURE_EVENTS)
+
+
+async def mounted(connection: Connection, since: datetime, until: datetime) -> Mounted:
+    """Ask once for what happened between two moments of the daemon's clock.
+
+    ``until`` lies in the past: Docker would keep the answer open until it comes. Takes about 1 ms
+    for a few events, 18 ms for all that Docker keeps (20.10).
+    """
+    doing = "ask Docker which volumes were mounted"
+    params = {"since": stamp(since), "until": stamp(until)}
+    answer = await connection.call(doing, "GET", "events", params=params, timeout=REPLAY_TIMEOUT)
+    with translated(connection.attempt(doing)):
+        return decode_mounts(answer.body)
 
 
 def filters(podman: tuple[int, int] | None) -> str:

@@ -44,6 +44,21 @@ class Hint(msgspec.Struct, frozen=True):
     at: datetime | None
 
 
+class VolumeMount(msgspec.Struct, frozen=True):
+    """Docker mounted a volume writable for a container. ``name`` is the container's, or empty."""
+
+    volume: str
+    container: str
+    name: str = ""
+
+
+class Mounted(msgspec.Struct, frozen=True):
+    """Which volumes were mounted writable since a moment, and whether that is all of them."""
+
+    mounts: tuple[VolumeMount, ...]
+    complete: bool
+
+
 class Healthcheck(msgspec.Struct, frozen=True):
     """A container's own check: the argv to exec, and how long one probe may take."""
 
@@ -57,7 +72,8 @@ class Inspected(msgspec.Struct, frozen=True):
     ``started_at`` is UTC, None for a container that never ran. ``healthcheck`` is None where the
     container has none or disabled it. ``definition`` is the whole answer as JSON bytes, for the
     recipe; nobody but the recipe reads it. ``stop_timeout`` is what Docker waits for this container
-    before SIGKILL, None where it waits for ever.
+    before SIGKILL, None where it waits for ever. ``restart_count`` is how often its restart policy
+    has started it since somebody did: a stop keeps it, a start sets it to 0 (API 1.41).
     """
 
     id: str
@@ -80,6 +96,7 @@ class Inspected(msgspec.Struct, frozen=True):
     mounts: tuple[HostMount, ...]
     definition: bytes
     stop_timeout: timedelta | None = timedelta(seconds=10)
+    restart_count: int = 0
 
 
 class HostMount(msgspec.Struct, frozen=True):
@@ -176,6 +193,14 @@ class Engine(Protocol):
         The iteration ends when Docker ends the stream, and after 600 s without any event: both are
         routine. Raises EngineUnreachable or EngineError when it breaks, EventTooLarge for an event
         that is too large or not understood; the same event is told again to who asks for it.
+        """
+
+    async def mounted(self, since: datetime) -> Mounted:
+        """The writable mounts of volumes since then, of containers that are gone again, too.
+
+        ``since`` is the daemon's clock, as :meth:`info` of this very connection told it before.
+        Docker keeps its last 256 events of all kinds: ``complete`` is False where older ones may
+        be lost. Binds make no such event.
         """
 
     async def inspect(self, container: str) -> Inspected:

@@ -220,6 +220,7 @@ async def _create(connection: Connection, spec: WorkerSpec) -> str:
             "containers/create",
             params={"name": spec.name},
             body=body(spec, declared),
+            late=EngineError,  # Docker itself looks at each bind source, and one may hang
         )
     except EngineError as error:
         found = _NO_SOURCE.search(error.message)

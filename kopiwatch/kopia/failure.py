@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 from kopiwatch.config import Secret
 from kopiwatch.errors import (
+    EntriesUnreadable,
+    KopiaKilled,
     KopiaMissing,
     NotConnected,
     RepositoryError,
@@ -103,7 +105,7 @@ _CASES = (
     ),
     _Case(
         r"Found \d+ fatal error|Error when processing",
-        RepositoryError,
+        EntriesUnreadable,
         "some files of the source could not be read",
         "The output names them; nothing is wrong with the repository.",
     ),
@@ -143,7 +145,7 @@ def classify(
         if case.pattern.search(stderr):
             return case.error(f"{attempt}: {case.why}", hint=case.hint, tail=tail)
     if code < 0:
-        return RepositoryError(
+        return KopiaKilled(
             f"{attempt}: Kopia was ended by {_signal(-code)}",
             hint="If nobody did that by hand, the host may be short of memory.",
             tail=tail,

@@ -83,8 +83,17 @@ class Repository(Protocol):
         That is its actions, and all that could leave data out of a backup or prune one.
         """
 
-    async def pin(self, snapshot: str, name: str) -> None:
-        """Pin a snapshot. This changes its id."""
+    async def pin(self, snapshot: str, name: str, *, instead_of: str = "") -> None:
+        """Pin a snapshot, in the same step without the pin ``instead_of``. Its id changes.
+
+        Nothing changes, and the id stays, if it is pinned so already.
+        """
+
+    async def move_history(self, source: str, target: str) -> None:
+        """Give all snapshots of one source (``user@host:path``) to another one, all or none.
+
+        Their ids change; times, tags, pins and content stay. A source without any is no error.
+        """
 
     async def delete(self, snapshots: tuple[str, ...]) -> None:
         """Delete manifests by id. Unknown ids fail the call and delete nothing."""

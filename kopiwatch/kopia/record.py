@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 BAD_PIN = "kopiwatch-bad-"
+ACCEPTED_PIN = "kopiwatch-accepted-"
 TAG = "tag:kopiwatch-"
 
 
@@ -83,8 +84,26 @@ class Snapshot(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def quarantine(self) -> str:
         """Why its run was not a success, if it is pinned so; else empty."""
-        bad = [p for p in self.pins if p.startswith(BAD_PIN)]
-        return bad[0].removeprefix(BAD_PIN) if bad else ""
+        return self._pinned(BAD_PIN)
+
+    @property
+    def accepted(self) -> str:
+        """What its verdict had refused and somebody took on record as good; else empty."""
+        return "" if self.quarantine else self._pinned(ACCEPTED_PIN)
+
+    @property
+    def complete(self) -> bool:
+        """A run of ours made it, whole and free of fatal errors, and no verdict speaks against it.
+
+        A run whose verdict is not durable yet is not told apart by this.
+        """
+        summary = self.root_entry.summ if self.root_entry else None
+        sound = summary is not None and not summary.num_failed
+        return bool(self.tag("run")) and sound and not self.incomplete and not self.quarantine
+
+    def _pinned(self, prefix: str) -> str:
+        found = [pin for pin in self.pins if pin.startswith(prefix)]
+        return found[0].removeprefix(prefix) if found else ""
 
 
 class ClientOptions(msgspec.Struct, frozen=True):

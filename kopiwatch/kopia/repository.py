@@ -216,11 +216,16 @@ class KopiaRepository:
 
     # -- writing -------------------------------------------------------------------------------
 
-    async def pin(self, snapshot: str, name: str) -> None:
-        """Pin a snapshot. This changes its id."""
+    async def pin(self, snapshot: str, name: str, *, instead_of: str = "") -> None:
+        """Pin a snapshot, in the same step without the pin ``instead_of``. Its id changes."""
         attempt = f"pinning the snapshot {snapshot}"
         require_snapshots([snapshot], attempt)
-        await self._call(argv.pin(snapshot, name), attempt, WRITE_SECONDS)
+        await self._call(argv.pin(snapshot, name, instead_of=instead_of), attempt, WRITE_SECONDS)
+
+    async def move_history(self, source: str, target: str) -> None:
+        """Give all snapshots of one source to another one, all or none; their ids change."""
+        attempt = f"moving the snapshots of {source} to {target}"
+        await self._call(argv.move_history(source, target), attempt, WRITE_SECONDS)
 
     async def delete(self, snapshots: tuple[str, ...]) -> None:
         """Delete manifests by id. Unknown ids fail the call and delete nothing; none is no call."""

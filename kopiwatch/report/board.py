@@ -21,7 +21,9 @@ class LastRun(msgspec.Struct, frozen=True):
 
     ``window`` is downtime. ``phases`` are the lengths of the phases that it went through.
     ``expected`` counts the sources that its recipe names, ``stored`` those that are good in the
-    repository. ``fatal`` and ``ignored`` are Kopia's entry errors.
+    repository. ``fatal`` and ``ignored`` are Kopia's entry errors. ``accepted`` says that somebody
+    took on record as good what the verdict refused, ``rebuilt`` that only the repository told of
+    it: lengths and trigger are unknown then.
     """
 
     run: str
@@ -39,11 +41,18 @@ class LastRun(msgspec.Struct, frozen=True):
     ignored: int = 0
     expected: int = 0
     stored: int = 0
+    accepted: bool = False
+    rebuilt: bool = False
 
     @property
-    def seconds(self) -> float:
-        """How long it took."""
-        return (self.ended - self.began).total_seconds()
+    def good(self) -> bool:
+        """A success, or accepted since."""
+        return self.verdict == "success" or self.accepted
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None for a run that only the repository told of."""
+        return None if self.rebuilt else (self.ended - self.began).total_seconds()
 
 
 class Totals(msgspec.Struct, frozen=True):

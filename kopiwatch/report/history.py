@@ -8,7 +8,7 @@ writes is one short transaction that is on the disk when it returns.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -23,7 +23,7 @@ import msgspec
 from kopiwatch.backup.result import Phase, RunResult
 from kopiwatch.clock import Clock
 from kopiwatch.errors import HistoryError
-from kopiwatch.report import history_query, history_rebuild, history_write
+from kopiwatch.report import history_adopt, history_query, history_rebuild, history_write
 from kopiwatch.report.board import Trigger
 from kopiwatch.report.history_file import NAME, naming, open_existing, open_or_create, translated
 from kopiwatch.report.history_record import (
@@ -127,6 +127,19 @@ class History:
             partial(history_write.finish, result=result, trigger=trigger, due=due, data_at=data_at)
         )
 
+    async def accept(
+        self, run: str, *, snapshot: str, data_at: datetime, at: datetime, who: str
+    ) -> bool:
+        """Record that what the verdict of a run refused counts as good; False if it is not known.
+
+        ``snapshot`` is the id that its manifest has now, ``who`` who took it and ``at`` when.
+        """
+        return await self._write(
+            partial(
+                history_write.accept, run=run, snapshot=snapshot, data_at=data_at, at=at, who=who
+            )
+        )
+
     async def interrupted(self, alive: Collection[str]) -> tuple[str, ...]:
         """Close the runs that are on record as running and not alive; returns them.
 
@@ -161,6 +174,18 @@ class History:
     async def served(self, unit: str, due: datetime) -> None:
         """Record that nobody has to care for this due time, or an older one, any more."""
         await self._write(partial(history_write.served, unit=unit, due=due))
+
+    async def adopt(
+        self, old: str, new: str, *, snapshots: Mapping[str, str], now: datetime
+    ) -> int:
+        """Give everything on record of a unit to another name, and forget the old one.
+
+        ``snapshots`` has the ids that the manifests of its runs have now, by run. Returns how many
+        runs it was; doing it again is none.
+        """
+        return await self._write(
+            partial(history_adopt.adopt, old=old, new=new, snapshots=snapshots, now=now)
+        )
 
     async def forget(self, unit: str, now: datetime) -> bool:
         """Stop watching a unit; False if none of this name is watched. Its runs stay on record."""

@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +26,7 @@ BUSY_SECONDS = 10.0
 """How long we wait for another process: its transactions take milliseconds."""
 APPLICATION = 0x6B6F7069
 """``kopi``: the application id in the header of our files."""
-VERSION = 1
+VERSION = 2
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -56,7 +56,7 @@ CREATE TABLE runs (
     due INTEGER,
     began INTEGER NOT NULL,
     ended INTEGER,
-    data_at INTEGER,                    -- only of a success
+    data_at INTEGER,                    -- only of a success, or of one that was accepted
     phase TEXT NOT NULL DEFAULT '',
     phase_began INTEGER,
     reason TEXT NOT NULL DEFAULT '',
@@ -73,7 +73,7 @@ CREATE TABLE runs (
     instance TEXT NOT NULL DEFAULT '',
     rebuilt INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX runs_in_order ON runs (unit, life, seq, verdict, "window");
+CREATE INDEX runs_in_order ON runs (unit, life, seq, verdict, "window", data_at);
 CREATE INDEX runs_by_time ON runs (began);
 CREATE INDEX runs_of_unit_by_time ON runs (unit, began);
 CREATE INDEX runs_open ON runs (run) WHERE verdict = 'running';
@@ -100,6 +100,11 @@ CREATE TABLE documents (
     id INTEGER PRIMARY KEY REFERENCES runs (id) ON DELETE CASCADE,
     document TEXT NOT NULL              -- the whole RunResult as JSON
 );
+CREATE TABLE accepted (                 -- a run that was refused, and taken on record as good
+    id INTEGER PRIMARY KEY REFERENCES runs (id) ON DELETE CASCADE,
+    at INTEGER,                         -- null where only the repository tells of it
+    who TEXT NOT NULL DEFAULT ''
+);
 CREATE TABLE skips (
     unit TEXT NOT NULL,
     due INTEGER NOT NULL,
@@ -111,6 +116,16 @@ CREATE TABLE seeded (                   -- a row: the repository was read into t
     seeded INTEGER NOT NULL
 );
 """
+
+UPGRADES: dict[int, tuple[str, ...]] = {
+    1: (
+        """CREATE TABLE accepted (id INTEGER PRIMARY KEY REFERENCES runs (id) ON DELETE CASCADE,
+            at INTEGER, who TEXT NOT NULL DEFAULT '')""",
+        "DROP INDEX IF EXISTS runs_in_order",
+        'CREATE INDEX runs_in_order ON runs (unit, life, seq, verdict, "window", data_at)',
+    ),
+}
+"""What brings a file of that version to the next one."""
 
 REBUILD_HINT = "`kopiwatch history --rebuild` sets it aside and makes a new one from the repository"
 
@@ -227,6 +242,7 @@ def open_existing(folder: Path) -> sqlite3.Connection | None:
             return None
         connection = connect(path)
         try:
+            upgrade(connection, folder)
             check(connection, path, thorough=False)
             connection.execute("PRAGMA query_only = ON")
         except BaseException:
@@ -243,6 +259,7 @@ def _usable(path: Path) -> sqlite3.Connection | None:
     try:
         with translated(path, "open the history"):
             connection = connect(path)
+            upgrade(connection)
             check(connection, path, thorough=True)
             connection.execute("PRAGMA journal_mode = DELETE")
     except HistoryDamaged:
@@ -254,6 +271,42 @@ def _usable(path: Path) -> sqlite3.Connection | None:
             connection.close()
         raise
     return connection
+
+
+def upgrade(connection: sqlite3.Connection, folder: Path | None = None) -> None:
+    """Bring a file of an older version of ours to this one, whole or not at all.
+
+    ``folder`` is given where ``history.lock`` is not held yet. What is no sound file is left as it
+    is, for :func:`check`.
+    """
+    if not _older(connection):
+        return
+    with naming(folder, change=False) if folder else nullcontext():
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            while (version := _older(connection)) and _shape(connection) == _shape_of(version):
+                for statement in UPGRADES[version]:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+
+def _older(connection: sqlite3.Connection) -> int:
+    """The version of the file if it is ours and older than this one; else 0."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version) if application == APPLICATION and version in UPGRADES else 0
+
+
+def _shape_of(version: int) -> dict[str, list[str]]:
+    """Tables and columns of an older version: what came later taken away."""
+    later = {"accepted": 2}
+    return {
+        table: columns for table, columns in _expected().items() if later.get(table, 1) <= version
+    }
 
 
 def check(connection: sqlite3.Connection, path: Path, *, thorough: bool) -> None:

@@ -21,12 +21,13 @@ from kopiwatch.report.history_record import (
 )
 
 # `seq` counts 1, 2, 3 ... per unit and life, so how many runs came after the newest success is a
-# subtraction, and the sums read nothing but an index.
+# subtraction, and the sums read nothing but an index. What has a data time is good: a success, or
+# a run that was accepted.
 _UNITS = """
 WITH sums AS (
     SELECT r.unit AS unit, count(*) AS runs, sum(r.verdict <> 'success') AS failures,
         total(r."window") AS downtime, max(r.seq) AS last,
-        max(CASE WHEN r.verdict = 'success' THEN r.seq END) AS good
+        max(CASE WHEN r.data_at IS NOT NULL THEN r.seq END) AS good
     FROM units u JOIN runs r ON r.unit = u.unit AND r.life = u.life
     WHERE u.forgotten IS NULL AND r.seq IS NOT NULL
     GROUP BY r.unit
@@ -36,7 +37,8 @@ SELECT u.unit, u.first_seen, u.last_seen, u.gone_since, u.kind, u.schedule, u.ti
     t.runs, t.failures, t.downtime, t.last - coalesce(t.good, 0) AS bad_since,
     s.data_at AS last_success,
     r.id, r.run, r.verdict, r.began, r.ended, r.reason, r.message, r."trigger", r."window",
-    r.size, r.files, r.fatal, r.ignored, r.expected, r.stored
+    r.size, r.files, r.fatal, r.ignored, r.expected, r.stored, r.rebuilt,
+    EXISTS (SELECT 1 FROM accepted a WHERE a.id = r.id) AS accepted
 FROM units u
 LEFT JOIN sums t ON t.unit = u.unit
 LEFT JOIN runs r ON r.unit = u.unit AND r.life = u.life AND r.seq = t.last
@@ -46,13 +48,17 @@ WHERE u.forgotten IS NULL
 
 _RUNS = """
 SELECT id, run, unit, verdict, began, ended, "trigger", due, data_at, phase, reason, message,
-    snapshot, "window", size, files, rebuilt
+    snapshot, "window", size, files, rebuilt,
+    EXISTS (SELECT 1 FROM accepted a WHERE a.id = runs.id) AS accepted,
+    (SELECT at FROM accepted a WHERE a.id = runs.id) AS accepted_at,
+    (SELECT who FROM accepted a WHERE a.id = runs.id) AS accepted_by
 FROM runs
 """
 _SKIPS = """
 SELECT 0 AS id, '' AS run, unit, 'skipped' AS verdict, at AS began, at AS ended,
     'schedule' AS "trigger", due, NULL AS data_at, '' AS phase, reason, '' AS message,
-    '' AS snapshot, 0 AS "window", 0 AS size, 0 AS files, 0 AS rebuilt
+    '' AS snapshot, 0 AS "window", 0 AS size, 0 AS files, 0 AS rebuilt,
+    0 AS accepted, NULL AS accepted_at, '' AS accepted_by
 FROM skips
 """
 _STATS = """
@@ -67,7 +73,7 @@ GROUP BY unit ORDER BY unit
 """
 _SIZES = """
 SELECT unit, size FROM runs
-WHERE verdict = 'success' AND (:unit = '' OR unit = :unit) AND began >= :since ORDER BY life, seq
+WHERE data_at IS NOT NULL AND (:unit = '' OR unit = :unit) AND began >= :since ORDER BY life, seq
 """
 _EVER = -(2**62)
 """Before every time."""
@@ -121,6 +127,8 @@ def _last_run(db: sqlite3.Connection, row: sqlite3.Row) -> LastRun:
         ignored=row["ignored"],
         expected=row["expected"],
         stored=row["stored"],
+        accepted=bool(row["accepted"]),
+        rebuilt=bool(row["rebuilt"]),
     )
 
 
@@ -222,6 +230,9 @@ def _row(row: sqlite3.Row) -> RunRow:
         size=row["size"],
         files=row["files"],
         rebuilt=bool(row["rebuilt"]),
+        accepted=bool(row["accepted"]),
+        accepted_at=_time(row["accepted_at"]),
+        accepted_by=row["accepted_by"] or "",
     )
 
 

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from kopiwatch.report.history_file import to_number
 from kopiwatch.report.history_record import RebuildResult, RebuiltRun
+from kopiwatch.report.history_write import accept
 
 
 def by_unit(points: Iterable[RebuiltRun]) -> list[list[RebuiltRun]]:
@@ -56,18 +57,21 @@ def merge(db: sqlite3.Connection, points: Sequence[RebuiltRun]) -> RebuildResult
             # What is older than this life of a unit that was forgotten belongs to the one before.
             _add(db, point, life if life == 0 or to_number(point.at) >= since else life - 1)
             added += 1
+            _accept(db, point)
         elif own["result"] is None and own["verdict"] != "running" and not own["rebuilt"]:
             _complete(db, own["id"], point)
             completed += 1
+            _accept(db, point)
         else:
             known += 1
             if own["rebuilt"]:
                 _complete(db, own["id"], point)  # the repository's word, as it is today
+            _accept(db, point)
             if own["result"] and (own["verdict"] == "success") != (point.verdict == "success"):
                 differing.append(point.run)
     if added:
         for one in {life, max(0, life - 1)}:
-            _put_in_order(db, unit, one)
+            put_in_order(db, unit, one)
     return RebuildResult(added, completed, known, (unit,) if row is None else (), tuple(differing))
 
 
@@ -90,7 +94,7 @@ def _add(db: sqlite3.Connection, point: RebuiltRun, life: int) -> None:
             point.verdict,
             at,
             at,
-            at if point.verdict == "success" else None,
+            at if point.good else None,
             point.reason,
             point.snapshot,
             point.size,
@@ -108,7 +112,7 @@ def _complete(db: sqlite3.Connection, identity: int, point: RebuiltRun) -> None:
         (
             point.verdict,
             point.reason,
-            to_number(point.at) if point.verdict == "success" else None,
+            to_number(point.at) if point.good else None,
             point.snapshot,
             point.size,
             point.files,
@@ -119,7 +123,13 @@ def _complete(db: sqlite3.Connection, identity: int, point: RebuiltRun) -> None:
     )
 
 
-def _put_in_order(db: sqlite3.Connection, unit: str, life: int) -> None:
+def _accept(db: sqlite3.Connection, point: RebuiltRun) -> None:
+    """The repository says that it was accepted; by whom and when it does not know."""
+    if point.accepted:
+        accept(db, run=point.run, snapshot=point.snapshot, data_at=point.at)
+
+
+def put_in_order(db: sqlite3.Connection, unit: str, life: int) -> None:
     """Give the added runs (their place is 0) places by their time among those recorded before.
 
     The order of those does not change: it is the order of recording, whatever the clock said.

@@ -37,8 +37,9 @@ class UnitRecord(msgspec.Struct, frozen=True):
     ``last_seen`` is None for a unit that only runs or restore points tell of. ``gone_since`` is
     when its containers vanished, None while they are there. ``served`` is the newest due time that
     a run began for or that was decided away. ``last_success`` is the data time of the success that
-    was recorded last. ``running`` names a run without a verdict; whether it lives, the run lock
-    tells. Runs with the verdict ``skipped`` count nowhere here.
+    was recorded last, or of a run that was accepted since. ``running`` names a run without a
+    verdict; whether it lives, the run lock tells. Runs with the verdict ``skipped`` count nowhere
+    here.
     """
 
     unit: str
@@ -66,6 +67,8 @@ class RunRow(msgspec.Struct, frozen=True):
     ``trigger`` is empty where nobody knows it. ``phase`` is where it is, or where it ended.
     ``window`` is downtime in seconds, ``size`` bytes. ``data_at`` is the data's time of a success.
     ``rebuilt`` says that the repository told it: trigger, window and length are unknown then.
+    ``accepted`` says that what its verdict refused was taken as good, ``accepted_at`` and
+    ``accepted_by`` when and by whom, as far as that is known here.
     """
 
     run: str
@@ -84,6 +87,9 @@ class RunRow(msgspec.Struct, frozen=True):
     size: int = 0
     files: int = 0
     rebuilt: bool = False
+    accepted: bool = False
+    accepted_at: datetime | None = None
+    accepted_by: str = ""
 
     @property
     def seconds(self) -> float | None:
@@ -132,7 +138,10 @@ class UnitStats(msgspec.Struct, frozen=True):
 
 
 class RebuiltRun(msgspec.Struct, frozen=True):
-    """What a restore point tells of its run. ``at`` is the data's time, ``size`` bytes."""
+    """What a restore point tells of its run. ``at`` is the data's time, ``size`` bytes.
+
+    ``accepted``: it is good although its verdict was not.
+    """
 
     run: str
     unit: str
@@ -144,6 +153,12 @@ class RebuiltRun(msgspec.Struct, frozen=True):
     files: int = 0
     mode: str = ""
     instance: str = "default"
+    accepted: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Fit to be restored, so its unit is as fresh as its data."""
+        return self.verdict == "success" or self.accepted
 
 
 class RebuildResult(msgspec.Struct, frozen=True):

@@ -107,7 +107,9 @@ def finish(
     elif data_at is None:
         data_at = result.began  # no data in it is older
     db.execute(
-        'UPDATE runs SET verdict = ?, "trigger" = ?, due = ?, began = ?, ended = ?, data_at = ?,'
+        'UPDATE runs SET verdict = ?, "trigger" = ?, due = ?, began = ?, ended = ?,'
+        # What was accepted before this is written (again) keeps its data.
+        " data_at = coalesce(?, (SELECT data_at FROM accepted a WHERE a.id = runs.id)),"
         ' phase = ?, phase_began = NULL, reason = ?, message = ?, snapshot = ?, "window" = ?,'
         " size = ?, files = ?, fatal = ?, ignored = ?, expected = ?, stored = ?, rebuilt = 0"
         " WHERE id = ?",
@@ -154,6 +156,34 @@ def _parts(db: sqlite3.Connection, identity: int, result: RunResult) -> None:
         ),
     )
     db.execute("INSERT INTO documents VALUES (?, ?)", (identity, to_document(result)))
+
+
+def accept(
+    db: sqlite3.Connection,
+    *,
+    run: str,
+    snapshot: str,
+    data_at: datetime,
+    at: datetime | None = None,
+    who: str = "",
+) -> bool:
+    """A run counts as good from now on, whatever its verdict; False if it is not on record.
+
+    ``snapshot`` is the id that its manifest has now. Who and when is kept as it was told first.
+    """
+    row = db.execute("SELECT id FROM runs WHERE run = ?", (run,)).fetchone()
+    if row is None:
+        return False
+    db.execute(
+        "INSERT INTO accepted (id, at, who) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+        " at = coalesce(at, excluded.at), who = CASE who WHEN '' THEN excluded.who ELSE who END",
+        (row["id"], _maybe(at), storable(who)),
+    )
+    db.execute(
+        "UPDATE runs SET data_at = coalesce(data_at, ?), snapshot = ? WHERE id = ?",
+        (to_number(data_at), snapshot, row["id"]),
+    )
+    return True
 
 
 def interrupted(db: sqlite3.Connection, alive: Collection[str]) -> tuple[str, ...]:

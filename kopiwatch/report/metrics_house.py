@@ -25,7 +25,7 @@ SKIP_REASONS = ("engine-refused", "engine-unreachable", "gone", "labels", "misse
 EVENT_ACTIONS = ("create", "start", "die", "destroy", "remove", "rename", "update")
 RESYNC_REASONS = ("connect", "event", "idle", "interval")
 DOCKER_OPERATIONS = ("list",)
-REPOSITORY_OPERATIONS = ("probe",)
+REPOSITORY_OPERATIONS = ("probe", "keep")
 # A counter that is first seen at 1 has no increase for Prometheus, and no alert fires: what may be
 # counted one day stands there from the start. Other values appear when they come.
 

@@ -44,6 +44,11 @@ def _phases(unit: UnitBoard) -> Iterator[Sample]:
             yield (phase,), seconds
 
 
+def _result(unit: UnitBoard) -> Iterator[Sample]:
+    if unit.last_run is not None:
+        yield (unit.last_run.verdict, unit.last_run.reason), 1
+
+
 def _entry_errors(unit: UnitBoard) -> Iterator[Sample]:
     if unit.last_run is not None:
         yield ("fatal",), unit.last_run.fatal
@@ -114,8 +119,15 @@ UNIT: tuple[UnitFamily | UnitSeries, ...] = (
     ),
     _of_last(
         "unit_last_run_success",
-        "1 if the last run was a full success; a partial one counts as a failure.",
-        lambda last: int(last.verdict == "success"),
+        "1 if the last run was a full success, or was accepted; a partial one counts as a failure.",
+        lambda last: int(last.good),
+    ),
+    UnitSeries(
+        "unit_last_run_info",
+        "info",
+        "The verdict of the last run, and the reason code of one that was no full success.",
+        ("unit", "verdict", "reason"),
+        values=_result,
     ),
     _gauge(
         "unit_consecutive_failures",

@@ -5,25 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 import msgspec
 
 from kopiwatch.errors import RunError, UsageError
 from kopiwatch.kopia.argv import USER
-from kopiwatch.kopia.record import Entry, Snapshot
+from kopiwatch.kopia.record import Entry, Snapshot, SourceIdentity
+from kopiwatch.kopia.worth import State, worth
 
 ROOT = "/mnt/"
 SLACK = timedelta(seconds=1)
-State = Literal["complete", "incomplete", "bad", "unfinished", "foreign"]
 
 
 class Point(msgspec.Struct, frozen=True):
     """One restore point. ``at`` is UTC, ``size`` bytes.
 
-    ``state`` is ``complete`` for a success, ``bad`` for a run that was none (``reason`` says why),
-    ``incomplete`` when Kopia itself calls the manifest so, ``unfinished`` while the verdict of its
-    run is not known, and ``foreign`` for a manifest that no kopiwatch run made.
+    ``state`` is what it is worth, see :data:`kopiwatch.kopia.worth.State`, and ``reason`` why it is
+    not ``complete``; ``accepted`` is what its verdict refused and somebody took as good.
     """
 
     unit: str
@@ -39,6 +37,7 @@ class Point(msgspec.Struct, frozen=True):
     size: int = 0
     files: int = 0
     root: str = ""
+    accepted: str = ""
 
     @property
     def complete(self) -> bool:
@@ -55,9 +54,9 @@ def points(
     Manifests of other tools in the same repository are left out.
     """
     found = [
-        _point(snapshot, unfinished)
+        _point(snapshot, *place, unfinished)
         for snapshot in snapshots
-        if snapshot.source.user_name == USER and _is_unit(snapshot.source.path)
+        if (place := unit_of(snapshot.source)) is not None
     ]
     chosen = (point for point in found if not host or point.host == host)
     return tuple(sorted(chosen, key=lambda p: (p.unit, p.instance, p.host, p.at, p.run)))
@@ -83,22 +82,29 @@ def of_host(found: Iterable[Point], host: str, instance: str) -> tuple[Point, ..
     return mine
 
 
-def _is_unit(path: str) -> bool:
-    """``/mnt/<unit>`` or ``/mnt/@<instance>/<unit>``; what starts with a dot is our own."""
+def unit_of(source: SourceIdentity) -> tuple[str, str] | None:
+    """The unit and the instance whose points a source holds; None for any other source.
+
+    It is ``/mnt/<unit>`` or ``/mnt/@<instance>/<unit>``; what starts with a dot is our own.
+    """
+    path = source.path
     parts = path.removeprefix(ROOT).split("/")
-    if not path.startswith(ROOT) or not parts[0] or parts[0].startswith("."):
-        return False
-    return len(parts) == (2 if parts[0].startswith("@") else 1)
+    if source.user_name != USER or not path.startswith(ROOT):
+        return None
+    if not parts[0] or parts[0].startswith("."):
+        return None
+    if parts[0].startswith("@"):
+        return (parts[1], parts[0].removeprefix("@")) if len(parts) == 2 else None
+    return (parts[0], "default") if len(parts) == 1 else None
 
 
-def _point(snapshot: Snapshot, unfinished: Collection[str]) -> Point:
-    *instance, unit = snapshot.source.path.removeprefix(ROOT).split("/")
+def _point(snapshot: Snapshot, unit: str, instance: str, unfinished: Collection[str]) -> Point:
     root = snapshot.root_entry
     summary = root.summ if root else None
-    state, reason = _state(snapshot, unfinished)
+    state, reason = worth(snapshot, unfinished)
     return Point(
         unit=unit,
-        instance=instance[0].removeprefix("@") if instance else "default",
+        instance=instance,
         host=snapshot.source.host,
         run=snapshot.tag("run"),
         at=snapshot.start_time.astimezone(UTC),
@@ -110,22 +116,8 @@ def _point(snapshot: Snapshot, unfinished: Collection[str]) -> Point:
         size=summary.size if summary else 0,
         files=summary.files if summary else 0,
         root=root.obj if root else "",
+        accepted=snapshot.accepted if state == "complete" else "",
     )
-
-
-def _state(snapshot: Snapshot, unfinished: Collection[str]) -> tuple[State, str]:
-    if snapshot.incomplete:
-        return "incomplete", snapshot.incomplete
-    if snapshot.quarantine:
-        return "bad", snapshot.quarantine
-    if not snapshot.tag("run"):
-        return "foreign", "not made by a run of kopiwatch"
-    if snapshot.tag("run") in unfinished:
-        return "unfinished", "its run has no verdict yet"
-    summary = snapshot.root_entry.summ if snapshot.root_entry else None
-    if summary is None or summary.num_failed:
-        return "bad", "unreadable"
-    return "complete", ""
 
 
 def select(unit: str, found: Iterable[Point], at: str) -> Point:

@@ -28,6 +28,7 @@ from kopiwatch.engine.port import (
     ExecResult,
     Hint,
     Inspected,
+    Mounted,
     Volume,
     WorkerSpec,
 )
@@ -89,6 +90,11 @@ class FakeEngine(FakeHost):
         with following as stream:
             yield stream
 
+    async def mounted(self, since: datetime) -> Mounted:
+        """See the port."""
+        async with self.call("mounted"):
+            return self.events_told.mounted(since)
+
     async def inspect(self, container: str) -> Inspected:
         """See the port."""
         async with self.call("inspect", container):
@@ -138,7 +144,7 @@ class FakeEngine(FakeHost):
             if found.row.running:
                 return False
             self.set_state(found.row.id, "running")
-            found.details = replace(found.details, started_at=self.now())
+            found.details = replace(found.details, started_at=self.now(), restart_count=0)
             found.probes = 0
             return True
 
@@ -169,6 +175,8 @@ class FakeEngine(FakeHost):
             found = self.find(container, doing)
             if found.row.state != "running":
                 raise EngineError(f"cannot {doing}: it is {found.row.state}")
+            for _ in ("exec_create", "exec_start", "exec_die"):
+                self.events_told.remember(self.system_time())
             check = found.details.healthcheck
             if check is not None and argv == check.argv:
                 found.probes += 1
@@ -187,18 +195,30 @@ class FakeEngine(FakeHost):
 
     @asynccontextmanager
     async def _worker(self, spec: WorkerSpec) -> AsyncIterator[Channel]:
-        async with self.call("worker", spec.name):
-            identity = self._create_worker(spec)
+        with anyio.CancelScope(shield=True):  # a cancelled create would leave one behind
+            async with self.call("worker", spec.name):
+                identity = self._create_worker(spec)
         worker = self.all[identity].worker
         assert worker is not None  # noqa: S101 - made above
         worker.start()
         try:
             yield worker.channel
-        finally:
-            with anyio.CancelScope(shield=True):
-                async with self.call("remove_worker", identity):
+        except BaseException as error:
+            await self._leave(worker, error)
+            raise
+        await self._leave(worker, None)
+
+    async def _leave(self, worker: FakeWorker, first: BaseException | None) -> None:
+        """Remove a worker at the end of its block, cancelled or not; the first error wins."""
+        with anyio.CancelScope(shield=True):
+            try:
+                async with self.call("remove_worker", worker.id):
                     worker.end()
-                    self.all.pop(identity, None)
+                    self.all.pop(worker.id, None)
+            except EngineError as error:
+                if first is None:
+                    raise
+                first.add_note(error.message)
 
     async def workers(self, state: str) -> tuple[str, ...]:
         """See the port."""

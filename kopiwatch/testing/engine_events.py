@@ -9,7 +9,7 @@ from datetime import datetime
 
 import anyio
 
-from kopiwatch.engine.port import Hint
+from kopiwatch.engine.port import Hint, Mounted, VolumeMount
 from kopiwatch.errors import EngineError, EngineUnreachable, EventTooLarge
 
 REMEMBERED = 256
@@ -59,6 +59,7 @@ class FakeEvents:
     def __init__(self) -> None:
         self.followers: list[FakeStream] = []
         self._kept: deque[tuple[datetime, Hint | EventTooLarge]] = deque(maxlen=REMEMBERED)
+        self._past: deque[tuple[datetime, VolumeMount | None]] = deque(maxlen=REMEMBERED)
 
     def tell(self, action: str, container: str, at: datetime, *, oversized: bool = False) -> None:
         """Something happens."""
@@ -69,6 +70,16 @@ class FakeEvents:
         for follower in self.followers:
             follower.put(item)
 
+    def remember(self, at: datetime, *mounts: VolumeMount) -> None:
+        """Any container did something, and these volumes were mounted writable for it."""
+        self._past.extend((at, mount) for mount in (None, *mounts))
+
+    def mounted(self, since: datetime) -> Mounted:
+        """See :meth:`kopiwatch.engine.port.Engine.mounted`."""
+        told = [mount for at, mount in self._past if at >= since]
+        mounts = dict.fromkeys(mount for mount in told if mount is not None)
+        return Mounted(tuple(mounts), len(told) < REMEMBERED)
+
     def cut(self, error: EngineError | None) -> None:
         """End all streams; see :meth:`kopiwatch.testing.engine_host.FakeHost.cut_events`."""
         for follower in self.followers:
@@ -77,6 +88,7 @@ class FakeEvents:
     def restart(self) -> None:
         """The daemon restarts: nothing is remembered, and every stream breaks."""
         self._kept.clear()
+        self._past.clear()
         self.cut(EngineUnreachable("cannot follow Docker's events: it closed the connection"))
 
     @contextmanager

@@ -13,7 +13,15 @@ import anyio.lowlevel
 import msgspec
 from msgspec.structs import replace
 
-from kopiwatch.engine.port import EngineInfo, ExecResult, Healthcheck, HostMount, Inspected, Volume
+from kopiwatch.engine.port import (
+    EngineInfo,
+    ExecResult,
+    Healthcheck,
+    HostMount,
+    Inspected,
+    Volume,
+    VolumeMount,
+)
 from kopiwatch.errors import ContainerGone, EngineError
 from kopiwatch.testing.engine_events import FakeEvents
 from kopiwatch.testing.engine_worker import FakeWorker, Script, silent
@@ -222,6 +230,8 @@ class FakeHost:
         )
         if found.row.running != before:
             self.tell("start" if found.row.running else "die", found.row)
+        else:
+            self.events_told.remember(self.system_time())
 
     def state(self, container: str) -> str:
         """The state of a container now, or ``gone``."""
@@ -256,9 +266,16 @@ class FakeHost:
 
     def tell(self, action: str, row: Container) -> None:
         """Let those who follow the events know, as far as the port's filter lets it through."""
+        now = self.system_time()
+        mounts = (
+            VolumeMount(mount.volume, row.id, row.name)
+            for mount in row.mounts
+            if action == "start" and mount.volume and mount.writable
+        )
+        self.events_told.remember(now, *mounts)
         if ENABLE in row.labels:
             oversized = row.name in self.oversized
-            self.events_told.tell(action, row.id, self.system_time(), oversized=oversized)
+            self.events_told.tell(action, row.id, now, oversized=oversized)
 
     def cut_events(self, error: EngineError | None = None) -> None:
         """Every stream of events ends: by Docker's word or after silence, or with an error."""

@@ -15,22 +15,26 @@ import msgspec
 from kopiwatch.testing.engine_worker import FakeWorker
 from kopiwatch.testing.kopia import FakeRepository
 
-Step = Literal["start", "set-up", "launch", "go", "flush"]
+Step = Literal["start", "set-up", "sync", "launch", "go", "flush", "kill"]
 
 
 class FakeProgram:
     """Plays every worker of one engine.
 
     ``trees`` holds the files of a source by its path in the tree (``volumes/data``); a source that
-    is mounted but not named has one file. ``at`` lets a test act when a step is reached: the
-    function gets the worker and says whether it has dealt with the step by itself.
+    is mounted but not named has one file. ``ignored`` counts entry errors by source that the policy
+    ignores; ``volatile`` are paths in the tree that lie in memory. ``at`` lets a test act when a
+    step is reached: the function gets the worker and says whether it has dealt with the step by
+    itself.
     """
 
     def __init__(self, repository: FakeRepository) -> None:
         self.repository = repository
         self.trees: dict[str, dict[str, bytes]] = {}
         self.missing: set[str] = set()
+        self.volatile: tuple[str, ...] = ()
         self.failed = 0
+        self.ignored: dict[str, int] = {}
         self.killed = False
         self.steps: list[str] = []
         self.argv: list[str] = []
@@ -58,17 +62,18 @@ class FakeProgram:
         order: dict[str, Any] = {"do": "start"} if line is None else json.loads(line)
         step = order["do"]
         self.steps.append(step)
-        if step == "kill":
-            self.killed = True
-            self._say(worker, "exit", killed=True, code=-9)
-        elif not (step in self._at and self._at[step](worker)):
+        self.killed = self.killed or step == "kill"
+        if not (step in self._at and self._at[step](worker)):
             self._answer(worker, step, order)
 
     def _answer(self, worker: FakeWorker, step: str, order: Mapping[str, Any]) -> None:
         if step == "start":
-            self._say(worker, "hello", protocol=1)
+            self._say(worker, "hello", protocol=2)
         elif step == "set-up":
-            self._say(worker, "set-up")
+            volatile = [path for path in order["expect"] if path.endswith(self.volatile)]
+            self._say(worker, "set-up", volatile=volatile)
+        elif step == "sync":
+            self._say(worker, "synced")
         elif step == "launch":
             self.argv = list(order["argv"])
             self._say(worker, "ready")
@@ -76,6 +81,8 @@ class FakeProgram:
             self._say(worker, "read")
         elif step == "flush":
             self._say(worker, "exit", code=0, out=self._store(worker))
+        elif step == "kill":
+            self._say(worker, "exit", killed=True, code=-9)
 
     def _store(self, worker: FakeWorker) -> str:
         """Put what is mounted into the repository; returns Kopia's line."""
@@ -92,7 +99,9 @@ class FakeProgram:
                 tree = self.trees.get(path, {"file": b"content"})
                 files |= {f"{path}/{name}": content for name, content in tree.items()}
                 files.setdefault(f"{path}/", b"")
-        snapshot = self.repository.add_snapshot(root, files, tags=tags, failed=self.failed)
+        snapshot = self.repository.add_snapshot(
+            root, files, tags=tags, failed=self.failed, ignored=self.ignored
+        )
         return msgspec.json.encode(snapshot).decode() + "\n"
 
     @staticmethod

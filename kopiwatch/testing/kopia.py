@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
@@ -83,7 +83,7 @@ class FakeRepository:
 
     Without a ``place`` there is one with an empty repository in it, connected, with the host policy
     in order. ``calls`` lists the methods that were called, with their arguments. Make one fail
-    with :meth:`fail`, put snapshots in with :meth:`add_snapshot`.
+    with :meth:`fail`, look on with :meth:`hook`, put snapshots in with :meth:`add_snapshot`.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class FakeRepository:
         self._host = host
         self._password = password
         self._failures: dict[str, list[KopiwatchError]] = {}
+        self._hooks: dict[str, Callable[[], Awaitable[None]]] = {}
         self._serial = 0
         if place is None:
             self.place.contents = FakeContents(_hash("repository"), password or "")
@@ -121,6 +122,12 @@ class FakeRepository:
             raise ValueError(f"a repository has no method {method!r}")
         self._failures.setdefault(method, []).extend([error] * times)
 
+    def hook(self, method: str, action: Callable[[], Awaitable[None]]) -> None:
+        """Await ``action`` whenever a method is called, before it does anything."""
+        if not hasattr(type(self), method):
+            raise ValueError(f"a repository has no method {method!r}")
+        self._hooks[method] = action
+
     def set_policy(self, target: str, value: Mapping[str, object] | None) -> None:
         """Define (or remove) the policy of a target, as somebody else might."""
         if value is None:
@@ -138,15 +145,17 @@ class FakeRepository:
         incomplete: str = "",
         host: str = "",
         failed: int = 0,
+        ignored: Mapping[str, int] | None = None,
     ) -> Snapshot:
         """Store a snapshot of ``kopiwatch@<host>:<path>``.
 
         ``files`` maps relative paths to content; a path that ends in ``/`` is an empty directory.
-        ``tags`` by their short names. ``failed`` fatal entry errors are counted at the root.
+        ``tags`` by their short names. ``failed`` fatal entry errors are counted at the root;
+        ``ignored`` ones at the directories (relative paths) that it names, and above them.
         """
         self._serial += 1
         start = start or _EPOCH + timedelta(minutes=self._serial)
-        root = self._store(PurePosixPath(path).name, dict(files or {}))
+        root = self._store(PurePosixPath(path).name, dict(files or {}), dict(ignored or {}))
         if failed and root.summ:
             summary = msgspec.structs.replace(root.summ, num_failed=failed)
             root = msgspec.structs.replace(root, summ=summary)
@@ -171,7 +180,7 @@ class FakeRepository:
 
     async def create(self) -> Created:
         """Make a repository in an empty place for a state that knows none."""
-        self._called("create")
+        await self._called("create")
         if self.state.unique_id:
             raise RepositoryExists(f"this state belongs to the repository {self.state.unique_id}")
         self._require_place()
@@ -187,7 +196,7 @@ class FakeRepository:
 
     async def connect(self) -> RepositoryStatus:
         """Connect to what is there."""
-        self._called("connect")
+        await self._called("connect")
         if self.state.unique_id and self.state.path != self.place.path:
             raise self._mismatch(self.place.path)
         contents = self._open()
@@ -198,7 +207,7 @@ class FakeRepository:
 
     async def ensure_connected(self) -> None:
         """Connect if there is no connection."""
-        self._called("ensure_connected")
+        await self._called("ensure_connected")
         if not self.state.connected:
             await self.connect()
         elif self.state.path != self.place.path:
@@ -206,7 +215,7 @@ class FakeRepository:
 
     async def status(self) -> RepositoryStatus:
         """Reachable, and the one we know."""
-        self._called("status")
+        await self._called("status")
         contents = self._connected()
         if contents.unique_id != self.state.unique_id:
             raise self._mismatch(contents.unique_id)
@@ -214,14 +223,14 @@ class FakeRepository:
 
     async def snapshots(self, source: str = "") -> tuple[Snapshot, ...]:
         """All snapshots of a source, or of all; oldest first per source."""
-        self._called("snapshots", source)
+        await self._called("snapshots", source)
         found = self._connected().snapshots
         wanted = (s for s in found if not source or str(s.source) == source)
         return tuple(sorted(wanted, key=lambda s: (str(s.source), s.start_time)))
 
     async def directory(self, obj: str) -> Directory:
         """A directory object."""
-        self._called("directory", obj)
+        await self._called("directory", obj)
         attempt = f"reading the directory {obj}"
         require_path(obj, attempt)
         contents = self._connected()
@@ -232,7 +241,7 @@ class FakeRepository:
 
     async def content(self, obj: str) -> bytes:
         """The bytes of one file."""
-        self._called("content", obj)
+        await self._called("content", obj)
         attempt = f"reading the file {obj}"
         require_path(obj, attempt)
         contents = self._connected()
@@ -240,7 +249,7 @@ class FakeRepository:
 
     async def ensure_policy(self, host: str) -> bool:
         """Write the host policy on drift only."""
-        self._called("ensure_policy", host)
+        await self._called("ensure_policy", host)
         target = policy.host_target(host)
         if not policy.drift(self._connected().policies.get(target)):
             return False
@@ -249,7 +258,7 @@ class FakeRepository:
 
     async def check_policy(self, source: str) -> None:
         """Raise unless the policy in effect is exactly ours."""
-        self._called("check_policy", source)
+        await self._called("check_policy", source)
         policies = self._connected().policies
         identity = _identity(source)
         effective: dict[str, object] = {}
@@ -265,25 +274,41 @@ class FakeRepository:
         )
         policy.check_below(defined, identity)
 
-    async def pin(self, snapshot: str, name: str) -> None:
+    async def pin(self, snapshot: str, name: str, *, instead_of: str = "") -> None:
         """Pin a snapshot; its id changes."""
-        self._called("pin", snapshot, name)
+        await self._called("pin", snapshot, name, *([instead_of] if instead_of else []))
         attempt = f"pinning the snapshot {snapshot}"
         require_snapshots([snapshot], attempt)
         contents = self._connected()
         for index, old in enumerate(contents.snapshots):
             if old.id == snapshot:
-                contents.snapshots[index] = msgspec.structs.replace(
-                    old, id=_hash(f"{old.id} {name}")[:32], pins=(*old.pins, name)
-                )
+                kept = {pin for pin in old.pins if pin != instead_of}
+                pins = tuple(sorted(kept | {name}))
+                if pins != old.pins:
+                    contents.snapshots[index] = msgspec.structs.replace(
+                        old, id=_hash(f"{old.id} {name}")[:32], pins=pins
+                    )
                 return
         raise RepositoryError(f"{attempt}: no snapshots matched {snapshot}")
+
+    async def move_history(self, source: str, target: str) -> None:
+        """Give the snapshots of one source to another; their ids change."""
+        await self._called("move_history", source, target)
+        contents = self._connected()
+        contents.snapshots = [
+            msgspec.structs.replace(
+                old, id=_hash(f"{old.id} {target}")[:32], source=_identity(target)
+            )
+            if str(old.source) == source
+            else old
+            for old in contents.snapshots
+        ]
 
     async def delete(self, snapshots: tuple[str, ...]) -> None:
         """Delete manifests, all or none."""
         if not snapshots:
             return
-        self._called("delete", snapshots)
+        await self._called("delete", snapshots)
         attempt = f"deleting {len(snapshots)} snapshots"
         require_snapshots(snapshots, attempt)
         contents = self._connected()
@@ -294,7 +319,7 @@ class FakeRepository:
 
     async def restore(self, path: str, target: Path, *, timeout: timedelta | None) -> RestoreResult:
         """Write the files of a snapshot, or of a path in it."""
-        self._called("restore", path, target, timeout)
+        await self._called("restore", path, target, timeout)
         attempt = f"restoring {path} into {target}"
         require_path(path, attempt)
         if not target.is_absolute():
@@ -308,7 +333,7 @@ class FakeRepository:
         self, *, cache_dir: Path | str, storage_path: Path | str | None = None
     ) -> WorkerFiles:
         """Something that looks like Kopia's configuration and credential."""
-        self._called("worker_files", cache_dir, storage_path)
+        await self._called("worker_files", cache_dir, storage_path)
         self._connected()
         config = {
             "storage": {"type": "filesystem", "config": {"path": str(storage_path)}},
@@ -321,8 +346,10 @@ class FakeRepository:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _called(self, method: str, *arguments: object) -> None:
+    async def _called(self, method: str, *arguments: object) -> None:
         self.calls.append((method, arguments))
+        if method in self._hooks:
+            await self._hooks[method]()
         if self._failures.get(method):
             raise self._failures[method].pop(0)
 
@@ -365,7 +392,7 @@ class FakeRepository:
             volume=Capacity(capacity=10**12, available=10**11),
         )
 
-    def _store(self, name: str, files: dict[str, bytes]) -> Entry:
+    def _store(self, name: str, files: dict[str, bytes], ignored: dict[str, int]) -> Entry:
         children: list[Entry] = []
         names = sorted({path.partition("/")[0] for path in files} - {""})
         for child in names:
@@ -378,13 +405,21 @@ class FakeRepository:
                 below = {
                     p.removeprefix(prefix): c for p, c in files.items() if p.startswith(prefix)
                 }
-                children.append(self._store(child, below))
+                errors = {
+                    p.removeprefix(prefix): n
+                    for p, n in ignored.items()
+                    if f"{p}/".startswith(prefix) and p != child
+                }
+                if child in ignored:
+                    errors[""] = ignored[child]
+                children.append(self._store(child, below, errors))
         summaries = [c.summ for c in children if c.summ]
         plain = [c for c in children if c.type == "f"]
         summary = Summary(
             size=sum(c.size for c in plain) + sum(s.size for s in summaries),
             files=len(plain) + sum(s.files for s in summaries),
             dirs=1 + sum(s.dirs for s in summaries),
+            num_ignored_errors=ignored.get("", 0) + sum(s.num_ignored_errors for s in summaries),
         )
         obj = "k" + _hash(repr(children))[:32]
         self.contents.directories[obj] = Directory("kopia:directory", tuple(children), summary)

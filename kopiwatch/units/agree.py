@@ -11,6 +11,8 @@ from kopiwatch.units.default import Defaults, matters, read_default
 from kopiwatch.units.label import find
 from kopiwatch.units.parse import Given, Labelled
 from kopiwatch.units.profile import RANK_LABEL
+from kopiwatch.units.retention import LABELS as RETENTION
+from kopiwatch.units.retention import Retention
 from kopiwatch.units.setting import UnitSettings
 from kopiwatch.units.unit import Effective, Problem
 from kopiwatch.units.value import Bad
@@ -55,7 +57,39 @@ def agree(members: Sequence[Labelled], defaults: Defaults) -> Agreement:
             said_by[label] = ("", found)
             if row is not None and row.field:
                 fields[row.field] = found.value
-    return Agreement(UnitSettings(**fields), said_by, tuple(problems))
+    settings = _settings(fields)
+    if settings.retention.empty:
+        name, given = said_by[RETENTION[0]]
+        reason = "keeps nothing: all six numbers of the retention are 0"
+        hint = "give one of them, such as kopi.retention.latest, a number from 1 on"
+        problems.append(
+            Problem(name or members[0].container.name, RETENTION[0], given.text, reason, hint)
+        )
+    return Agreement(settings, said_by, tuple(problems))
+
+
+def without_members(defaults: Defaults) -> UnitSettings:
+    """The settings of a unit that nobody speaks for any more: those of the configuration.
+
+    What is wrong with that is for :func:`~kopiwatch.units.default.check_defaults` to say.
+    """
+    fields: dict[str, Any] = {}
+    for label in defaults:
+        row, found = find(label), read_default(label, defaults)
+        if row is not None and row.field and not isinstance(found, Bad):
+            fields[row.field] = found.value
+    return _settings(fields)
+
+
+def _settings(fields: dict[str, Any]) -> UnitSettings:
+    """The settings of these values by field; ``retention.latest`` is one in another value."""
+    numbers = {
+        name.removeprefix("retention."): fields[name]
+        for name in fields
+        if name.startswith("retention.")
+    }
+    plain = {name: value for name, value in fields.items() if "." not in name}
+    return UnitSettings(retention=Retention(**numbers), **plain)
 
 
 def _disagreement(label: str, voices: Sequence[tuple[str, Given]]) -> Iterable[Problem]:

@@ -22,15 +22,16 @@ from kopiwatch.units.place import (
 from kopiwatch.units.refusal import NOTHING_REFUSED, RefusedPaths, belongs_to_host, refusal
 from kopiwatch.units.unit import Coverage, CoverageState, Member, Problem, Source
 
-__all__ = ["NOTHING_REFUSED", "Covered", "RefusedPaths", "cover", "writes_to"]
+__all__ = ["NOTHING_REFUSED", "NOT_KEPT", "Covered", "RefusedPaths", "cover", "writes_to"]
 
-_NOT_SUPPORTED = {
+NOT_KEPT = {
     "tmpfs": "a tmpfs lives in memory and is gone with every stop",
     "image": "an image mount is read-only and comes back with its image",
     "npipe": "a Windows pipe holds no data",
     "cluster": "a cluster volume can be mounted only where Swarm puts it",
     "other": "kopiwatch does not know this kind of mount",
 }
+"""Why the other kinds of mounts are not kept."""
 
 
 class Covered(msgspec.Struct, frozen=True):
@@ -104,7 +105,7 @@ def _fate(member: Member, mount: Mount, refused: RefusedPaths) -> _Fate:
         return _bind_fate(member, mount, refused)
     if mount.kind == "volume":
         return _volume_fate(member, mount, refused)
-    reason = _NOT_SUPPORTED.get(mount.kind, _NOT_SUPPORTED["other"])
+    reason = NOT_KEPT.get(mount.kind, NOT_KEPT["other"])
     key = (mount.kind, f"{member.container.id} {mount.destination}")
     return _Fate(member, mount, key, False, "not-supported", reason)
 

@@ -8,6 +8,8 @@ from typing import Any
 from kopiwatch.units.label import find
 from kopiwatch.units.parse import Given
 from kopiwatch.units.profile import RANK_SETTING, Layer
+from kopiwatch.units.retention import LABELS as RETENTION
+from kopiwatch.units.retention import Retention
 from kopiwatch.units.schedule import DEFAULT, Schedule
 from kopiwatch.units.value import Bad, read
 
@@ -49,4 +51,7 @@ def check_defaults(defaults: Defaults) -> tuple[str, ...]:
             hint = f" ({found.suggestion})" if found.suggestion else ""
             origin, _, reason = found.reason.partition(": ")
             problems.append(f"{origin}: {defaults[label][0]!r} {reason}{hint}")
+    numbers = [fields.get(f"retention.{name}") for name in Retention().numbers]
+    if all(number == 0 for number in numbers):
+        problems.append(f"{defaults[RETENTION[0]][1]}: all six numbers of the retention are 0")
     return tuple(problems)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import groupby, pairwise
+from typing import Literal
 
 import msgspec
 
@@ -14,19 +15,27 @@ from kopiwatch.units.container import DEPENDS_LABEL, Container
 from kopiwatch.units.coverage import writes_to
 from kopiwatch.units.dependency import Link, Namespaces, Network, network
 from kopiwatch.units.level import cycle, levels, reach, sequence
+from kopiwatch.units.setting import Mode
 from kopiwatch.units.unit import Problem, Source, Unit
 
-__all__ = ["Namespaces", "OrderPlan", "plan_in", "stop_plan"]
+__all__ = ["How", "Namespaces", "OrderPlan", "Reading", "plan_in", "stop_plan"]
+
+How = Literal["stop", "pause"]
+"""How a container is kept from writing."""
+Reading = Literal["stop", "pause", "live"]
+"""What a read is worth: nobody had the data open, who had was frozen, or somebody wrote."""
 
 
 class OrderPlan(msgspec.Struct, frozen=True):
     """Who stops and starts, by container id.
 
-    ``held`` is everybody who is stopped, in the order of stopping. ``stop_levels`` are stopped one
-    after another, the members of a level in parallel; ``start_levels`` is the same, reversed.
-    ``gates`` says who must be healthy before an id starts. ``reasons`` says, by id and for people,
-    why it is held. ``foreign_writers`` are the names of running containers outside the unit that
-    can write to its sources and are not stopped.
+    ``held`` is everybody who is stopped or paused. ``stop_levels`` are stopped one after another,
+    the members of a level in parallel; then ``pauses`` are frozen, all at once. ``start_levels`` is
+    the order in which all of them come back. ``gates`` says who must be healthy before an id comes
+    back. ``reasons`` says, by id and for people, why it is held. ``live`` are the running members
+    that write on because their labels say so. ``foreign_writers`` are the names of running
+    containers outside the unit that can write to its sources and are not held. ``reading`` is what
+    the read will be worth.
 
     With ``problems`` the plan must not be carried out. Those that are also ``passing`` come from
     what containers do just now, not from labels: they forbid a run, not the unit.
@@ -34,10 +43,13 @@ class OrderPlan(msgspec.Struct, frozen=True):
 
     held: tuple[str, ...] = ()
     stop_levels: tuple[tuple[str, ...], ...] = ()
+    pauses: tuple[str, ...] = ()
     start_levels: tuple[tuple[str, ...], ...] = ()
     gates: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     reasons: dict[str, str] = msgspec.field(default_factory=dict)
+    live: tuple[str, ...] = ()
     foreign_writers: tuple[str, ...] = ()
+    reading: Reading = "stop"
     problems: tuple[Problem, ...] = ()
     passing: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -79,6 +91,7 @@ class _Planning:
         self.needs: dict[str, list[str]] = defaultdict(list)
         for link in self.links:
             self.needs[link.dependent].append(link.needed)
+        self.frozen: set[str] = set()
 
     def name(self, id_: str) -> str:
         """What people call the container."""
@@ -91,16 +104,21 @@ class _Planning:
         self.check_held(reasons)
         order = self.order_needs(reasons)
         starts = levels(reasons, order)
-        stops = tuple(reversed(starts))
+        down = (tuple(id_ for id_ in level if id_ not in self.frozen) for level in reversed(starts))
+        stops = tuple(level for level in down if level)
+        pauses = tuple(id_ for level in starts for id_ in level if id_ in self.frozen)
         writers = tuple(sorted(set(self.foreign_writers(reasons))))
-        self.warn_dependents(reasons)
+        self.warn_dependents(set(reasons) - self.frozen)
         return OrderPlan(
-            held=tuple(id_ for level in stops for id_ in level),
+            held=(*(id_ for level in stops for id_ in level), *pauses),
             stop_levels=stops,
+            pauses=pauses,
             start_levels=starts,
             gates=self.gates(reasons),
             reasons=reasons,
+            live=tuple(sorted(self.live())),
             foreign_writers=writers,
+            reading=self.reading(),
             problems=tuple(sorted({*self.problems, *self.passing})),
             passing=tuple(sorted(set(self.passing))),
             warnings=tuple(dict.fromkeys(self.warnings)),
@@ -109,37 +127,79 @@ class _Planning:
     # --- who -------------------------------------------------------------------------------------
 
     def hold(self) -> dict[str, str]:
-        """Everybody who must be down while the sources are read, with the reason."""
+        """Everybody who must not run while the sources are read, with the reason.
+
+        Whoever is merely frozen stays in ``frozen``. Nobody follows them: a dependent waits for the
+        fraction of a second that it takes.
+        """
         reasons: dict[str, str] = {}
         pending: list[str] = []
         reached = {id_: reach([id_], self.needs) for id_ in self.members}
 
-        def add(id_: str, reason: str) -> None:
-            if id_ not in reasons and self.rows[id_].running and self.may_stop(id_, reason):
-                reasons[id_] = reason
-                pending.append(id_)
+        def add(id_: str, reason: str, *, peer: bool = False) -> None:
+            wanted = self.mode(id_)
+            how: How = "pause" if wanted == "pause" and not peer else "stop"
+            if id_ in reasons and (how == "pause" or id_ not in self.frozen):
+                return
+            if not self.at_work(id_, peer=peer) or not self.may_hold(id_, reason, how, peer=peer):
+                return
+            reasons[id_] = reason
+            if how == "pause":
+                self.frozen.add(id_)
+                return
+            if wanted == "pause":
+                self.warnings.append(f"{self.name(id_)} {reason}, so it is stopped, not paused")
+            self.frozen.discard(id_)
+            pending.append(id_)
 
-        for id_, reason in self.writers():
-            add(id_, reason)
+        for id_, path in self.writers():
+            add(id_, f"writes to {path}")
         while pending:
             needed = pending.pop()
             for link in self.links:
                 # Peers of somebody who is stopped lose what they live in, whoever they are.
                 if link.peer and link.needed == needed and link.dependent in self.rows:
-                    add(link.dependent, f"{link.why} {self.name(needed)}")
+                    add(link.dependent, f"{link.why} {self.name(needed)}", peer=True)
             for id_ in self.members:
                 if needed in reached[id_]:
                     add(id_, f"depends on {self.name(needed)}")
         return reasons
 
+    def mode(self, id_: str) -> Mode:
+        """What the container's labels ask for; those of others are stopped."""
+        member = self.members.get(id_)
+        return member.settings.mode if member else "stop"
+
+    def at_work(self, id_: str, *, peer: bool) -> bool:
+        """Whether it has to be held: somebody who is paused already writes nothing, and stays so.
+
+        But a peer loses what it lives in all the same.
+        """
+        row = self.rows[id_]
+        return row.running and (peer or row.state != "paused")
+
     def writers(self) -> Iterator[tuple[str, str]]:
-        """Members that run and can write to a source, with the first such source."""
-        for id_, member in self.members.items():
-            if member.settings.mode == "live":
-                continue
-            written = [s.path for s in self.unit.sources if self.writes(self.rows[id_], s)]
-            if written:
-                yield id_, f"writes to {written[0]}"
+        """Members that run and can write to a source, with the path of the first such source."""
+        for id_ in self.members:
+            row = self.rows[id_]
+            written = [s.path for s in self.unit.sources if self.writes(row, s)]
+            if written and row.running:
+                yield id_, written[0]
+
+    def live(self) -> Iterator[str]:
+        """Members that write while the sources are read, because their labels say so."""
+        for id_, _ in self.writers():
+            if self.mode(id_) == "live" and self.rows[id_].state != "paused":
+                yield id_
+
+    def reading(self) -> Reading:
+        """What the read will be worth: the weakest of all who have the data open."""
+        if any(self.live()):
+            return "live"
+        open_still = (
+            self.rows[id_].state == "paused" or id_ in self.frozen for id_, _ in self.writers()
+        )
+        return "pause" if any(open_still) else "stop"
 
     def writes(self, row: Container, source: Source) -> bool:
         """Whether the container can change what the source holds."""
@@ -154,17 +214,22 @@ class _Planning:
                     return mount.source
         return ""
 
-    def may_stop(self, id_: str, reason: str) -> bool:
-        """Whether the container can be stopped at all; if not, that is a problem or its wish."""
-        row, member = self.rows[id_], self.members.get(id_)
+    def may_hold(self, id_: str, reason: str, how: How, *, peer: bool) -> bool:
+        """Whether the container can be held at all; if not, that is a problem or its wish."""
+        row = self.rows[id_]
         if self.self_id and id_ == self.self_id:
             why = f"{reason}, but is kopiwatch itself, which never stops itself"
             self.problems.append(Problem(row.name, "", "", why, "give kopiwatch its own network"))
-        elif row.swarm_task:
-            why = f"{reason}, but is a Swarm task: its replacement would write beside it"
-            self.problems.append(Problem(row.name, "", "", why, "mount the sources read-only"))
-        elif member is not None and member.settings.mode == "live":
+        elif self.mode(id_) == "live" and not peer:
             pass
+        elif self.mode(id_) == "live":
+            why = f"{reason}, which is stopped: it would be cut off for good"
+            hint = "without kopi.mode=live it is stopped first and started last"
+            self.problems.append(Problem(row.name, "kopi.mode", "live", why, hint))
+        elif row.swarm_task and how == "stop":
+            why = f"{reason}, but is a Swarm task: its replacement would write beside it"
+            hint = "kopi.mode=pause freezes it instead, or mount the sources read-only"
+            self.problems.append(Problem(row.name, "", "", why, hint))
         elif row.worker:
             self.warnings.append(f"{row.name} {reason} and is a worker; it is left alone")
         else:

@@ -86,6 +86,41 @@ the due time before, but at least 2 hours: a unit of `0 2 * * *`, backed up at 0
 14:00 of the next day. A unit that was never backed up counts from when it was first seen.
 """
 
+_RETENTION = """
+## Retention
+
+After each backup that was a success, kopiwatch deletes what none of the six numbers keeps. They
+mean what they mean in Kopia: of each hour, day, week, month and year that has a complete restore
+point the newest one is kept, as long as it is not older than so many hours, days and so on before
+the newest of all. Days begin in the time zone that `kopi.timezone` names. A number that nobody
+gives is the configuration's, else the default above; a single `"0"` switches that number off, and
+six of them, which would keep nothing, disable the unit.
+
+Never deleted are the newest complete restore point, what somebody pinned, and what no run of
+kopiwatch made. Manifests of runs that were no success never take the place of a good one; they go
+when a complete restore point is two weeks younger, all but the newest three. More than ten at once
+are not deleted by a run: it says so, and `kopiwatch repo retention apply UNIT --yes` does it.
+`kopiwatch repo retention show` tells of every restore point why it is kept.
+"""
+
+_REFUSED = """
+## Refused sources
+
+Each run is compared with the last good restore point of its unit. A source is refused, and the run
+is `partial`, if it
+
+- had files and has **none** any more (`source-empty`),
+- **collapsed** (`source-collapsed`): it holds less than `kopi.collapse` of its former size. What
+  was smaller than 1 MiB is not judged by its size,
+- **vanished** (`source-vanished`): it held files, and no member mounts it any more. What
+  `kopi.include`, `kopi.exclude` and `kopi.binds` leave out is left out on purpose: that is only
+  noted, once. A container that lost its `kopi.enable` looks like one that was lost, and is refused.
+
+The restore point is kept, but it is not offered, and later runs are not compared with it. If it was
+meant, say so: `kopiwatch accept UNIT`. A volume that has a new name only because its project, unit
+or container has one (`old_data`, now `new_data`) is the same volume.
+"""
+
 _PROFILES = """
 ## Profiles
 
@@ -112,7 +147,8 @@ profile says there and returns to the default. `kopi.enable`, `kopi.unit`, `kopi
 def render() -> str:
     """The whole page, as text."""
     head = "| Label | Value | Default | For | Meaning |\n|---|---|---|---|---|\n"
-    return _INTRO + head + "".join(_row(label) for label in LABELS) + _SCHEDULES + _PROFILES
+    rows = "".join(map(_row, LABELS))
+    return _INTRO + head + rows + _SCHEDULES + _RETENTION + _REFUSED + _PROFILES
 
 
 def _row(label: Label) -> str:

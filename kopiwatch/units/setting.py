@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from kopiwatch.units.retention import Retention
 from kopiwatch.units.schedule import DEFAULT, Schedule
 from kopiwatch.units.value import Hours
 
@@ -35,9 +36,10 @@ class MemberSettings(msgspec.Struct, frozen=True):
 class UnitSettings(msgspec.Struct, frozen=True):
     """Settings of the whole unit; they may stand on any member, and members must agree.
 
-    ``timezone`` is that of the schedule. ``max_age`` None means that the schedule decides when the
-    unit is overdue. ``catch_up``: whether a missed run is made up for, or in which hours. A lower
-    ``priority`` goes first.
+    ``timezone`` is that of the schedule and of the days that retention counts. ``max_age`` None
+    means that the schedule decides when the unit is overdue. ``catch_up``: whether a missed run is
+    made up for, or in which hours. A lower ``priority`` goes first. ``collapse`` is a percentage of
+    the last good size, under which a source is refused; None refuses none for its size.
     """
 
     schedule: Schedule = DEFAULT
@@ -48,3 +50,5 @@ class UnitSettings(msgspec.Struct, frozen=True):
     window_timeout: timedelta = timedelta(hours=1)
     strategy: Strategy = "auto"
     scope: Scope = "standard"
+    retention: Retention = Retention()
+    collapse: int | None = 20

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from kopiwatch.units.retention import Retention
 from kopiwatch.units.schedule import read_schedule
 from kopiwatch.units.value import (
     Reader,
@@ -17,6 +18,7 @@ from kopiwatch.units.value import (
     read_binds,
     read_boolean,
     read_catch_up,
+    read_collapse,
     read_command,
     read_dump,
     read_duration,
@@ -40,7 +42,8 @@ class Label(msgspec.Struct, frozen=True):
     ``unit`` row for all members, whichever carries it.
     ``supported`` lists the values that this version can do; None means every value, ``()`` none.
     ``field`` is the attribute of :class:`~kopiwatch.units.setting.MemberSettings` or
-    :class:`~kopiwatch.units.setting.UnitSettings` that receives the value, empty for none.
+    :class:`~kopiwatch.units.setting.UnitSettings` that receives the value, empty for none; with a
+    dot it is that of a value in there (``retention.latest``).
     ``variable`` is the environment variable that gives the default, where there is one.
     ``shareable`` labels may stand in a profile.
     """
@@ -71,6 +74,16 @@ class Label(msgspec.Struct, frozen=True):
         """Whether this version can do what the (well-formed) ``value`` asks for."""
         return self.supported is None or str(value) in self.supported
 
+
+_RETENTION = {
+    "latest": "How many of the newest complete restore points are kept; see"
+    " [Retention](#retention).",
+    "hourly": "Of how many hours that have one the newest complete restore point is kept.",
+    "daily": "The same for days.",
+    "weekly": "The same for weeks, which begin on Monday.",
+    "monthly": "The same for months.",
+    "annual": "The same for years.",
+}
 
 LABELS: tuple[Label, ...] = (
     Label(
@@ -125,7 +138,7 @@ LABELS: tuple[Label, ...] = (
         read_timezone,
         "UTC",
         "unit",
-        "The time zone of the schedule, by its name (`Europe/Berlin`).",
+        "The time zone of the schedule and of retention, by its name (`Europe/Berlin`).",
         field="timezone",
         variable="TZ",
     ),
@@ -165,7 +178,6 @@ LABELS: tuple[Label, ...] = (
         "member",
         "How the container is kept from writing while its data is read.",
         field="mode",
-        supported=("stop",),
     ),
     Label(
         "kopi.stop-timeout",
@@ -240,6 +252,16 @@ LABELS: tuple[Label, ...] = (
         "Bind mounts to protect. The host's root, the Docker socket, devices, and whatever"
         " holds or lies in the repository or kopiwatch's own state are refused.",
         field="binds",
+    ),
+    Label(
+        "kopi.collapse",
+        "percent (`20%`), or `off`",
+        read_collapse,
+        "20%",
+        "unit",
+        "A source that shrinks below this share of its size in the last good restore point fails"
+        " the run; see [Refused sources](#refused-sources).",
+        field="collapse",
     ),
     Label(
         "kopi.ignore",
@@ -351,14 +373,18 @@ LABELS: tuple[Label, ...] = (
         "What a failure of the hook means for the run.",
         supported=(),
     ),
-    Label(
-        "kopi.retention.{latest,hourly,daily,weekly,monthly,annual}",
-        "number",
-        read_number,
-        "the configuration's",
-        "unit",
-        "How many complete restore points are kept, each in Kopia's meaning.",
-        supported=(),
+    *(
+        Label(
+            f"kopi.retention.{name}",
+            "number",
+            read_number,
+            str(Retention().numbers[name]),
+            "unit",
+            text,
+            field=f"retention.{name}",
+            variable=f"KOPIWATCH_RETENTION_{name.upper()}",
+        )
+        for name, text in _RETENTION.items()
     ),
     Label(
         "kopi.drill",

@@ -33,6 +33,7 @@ FALSE_WORDS = frozenset({"false", "0", "no", "off"})
 
 _TIME_RANGE = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_PERCENT = re.compile(r"([0-9]{1,3})%")
 
 
 def read(reader: Reader, text: str) -> object:
@@ -129,6 +130,24 @@ def read_profiles(text: str) -> tuple[str, ...] | Bad:
 def read_number(text: str) -> int | Bad:
     """A whole number from 0 on."""
     return int(text) if _NUMBER.fullmatch(text) else Bad("is not a whole number from 0 on")
+
+
+def read_collapse(text: str) -> int | Bad | None:
+    """A share in percent (``20%``) as its number; ``off`` is None."""
+    word = text.lower()
+    if word == "off":
+        return None
+    found = _PERCENT.fullmatch(text)
+    if found is None:
+        near = "off" if word in FALSE_WORDS - {"0"} else nearest(word, ("off",))
+        if _NUMBER.fullmatch(text) and 1 <= int(text) <= 100:
+            near = f"{int(text)}%"
+        hint = _mean(near) or "such as '20%', or 'off'"
+        return Bad("is neither a whole number of percent such as 20% nor 'off'", hint)
+    percent = int(found[1])
+    if percent == 0:
+        return Bad("would refuse nothing", _mean("off"))
+    return percent if percent <= 100 else Bad("is more than the whole", "at most '100%'")
 
 
 def read_text(text: str) -> str | Bad:

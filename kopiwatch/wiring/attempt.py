@@ -65,12 +65,12 @@ class Attempt:
     def past_window(self) -> bool:
         """The members run again (or nobody was stopped), and only the repository's part is left."""
         run = self._run
-        return run is not None and run.phase in AFTER_WINDOW
+        return run is not None and run.course.phase in AFTER_WINDOW
 
     @property
     def in_window(self) -> bool:
         """Somebody may be down just now because of this attempt."""
-        return self._run is not None and self._run.phase in IN_WINDOW
+        return self._run is not None and self._run.course.phase in IN_WINDOW
 
     async def execute(self, recorder: Recorder) -> RunResult:
         """Back the unit up and record it. A cancellation brings back what is down first."""

@@ -11,11 +11,12 @@ from kopiwatch.backup.house import Listener
 from kopiwatch.backup.settle import Replayed, bring_all_back, readable, settle_verdicts
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.backup.stray import end_strays
-from kopiwatch.clock import SYSTEM
+from kopiwatch.clock import SYSTEM, Clock
 from kopiwatch.config import Config
 from kopiwatch.engine.port import Engine
 from kopiwatch.errors import EngineUnreachable
 from kopiwatch.kopia.lock import FileLock
+from kopiwatch.kopia.port import Repository
 from kopiwatch.kopia.repository import KopiaRepository
 from kopiwatch.wiring.docker import Docker, docker
 from kopiwatch.wiring.repository import repository_of
@@ -39,12 +40,23 @@ async def changing(
 
 
 async def replay(
-    engine: Engine, state: StateFolder, identity: str, listener: Listener
+    engine: Engine,
+    state: StateFolder,
+    identity: str,
+    listener: Listener,
+    clock: Clock = SYSTEM,
 ) -> tuple[Replayed, ...]:
     """End our strays and bring back what interrupted runs left down; needs the run lock."""
-    if ended := await end_strays(engine, identity):
-        listener.say("strays", f"ended workers that an interrupted run left: {', '.join(ended)}")
-    done = await bring_all_back(engine, state.journals, SYSTEM)
+    strays = await end_strays(engine, identity)
+    if strays.ended:
+        names = ", ".join(strays.ended)
+        listener.say("strays", f"ended workers that an interrupted run left: {names}")
+    if strays.left:
+        left = "; ".join(strays.left)
+        listener.say(
+            "strays", f"a worker of an earlier run hangs and is left behind: {left}", level="error"
+        )
+    done = await bring_all_back(engine, state.journals, clock)
     for replayed in done:
         trouble = bool(replayed.trouble or replayed.owed)
         listener.say(
@@ -53,7 +65,7 @@ async def replay(
     return done
 
 
-async def settle(repository: KopiaRepository, state: StateFolder, listener: Listener) -> None:
+async def settle(repository: Repository, state: StateFolder, listener: Listener) -> None:
     """Make the verdicts of interrupted runs durable; needs the run lock."""
     for run in await settle_verdicts(repository, state.journals):
         listener.say(

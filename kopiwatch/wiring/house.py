@@ -67,4 +67,5 @@ async def house(
         environment=environment(os.environ, home=Path("/")),
         repository_is_folder=repository_folder(config) is not None,
         listener=listener,
+        run_timeout=config.run_timeout,
     )

@@ -8,18 +8,25 @@ Orders on standard input (``do``) and what it says on standard output (``say``):
 
 ==========  =======================================================================================
 ``set-up``  write ``files`` (base64) below ``base``; probe that each folder of ``probe`` can be
-            written and each path of ``expect`` is there; take the Kopia lock. Says ``set-up``
+            written, each path of ``expect`` is there, and none of ``sources`` shows a folder of
+            ``probe`` or that of the lock; take the Kopia lock. Says ``set-up`` with the paths of
+            ``expect`` that lie in memory (``volatile``)
+``sync``    write what the kernel still holds of the file systems of ``paths``. Says ``synced``
 ``launch``  start Kopia (``argv``, ``env``). Says ``ready`` when Kopia waits at the gate
 ``go``      open the gate. Says ``read`` when Kopia has read everything and waits again
 ``flush``   let Kopia write the rest and the manifest. Says ``exit`` when it has ended, with its
             code, its output and the end of its errors
-``kill``    SIGKILL for Kopia and all it started. Says ``exit`` when it is confirmed gone
+``kill``    SIGKILL for Kopia and all it started. Says ``exit`` when it is confirmed gone, or with
+            ``remains`` after 5 s, when a disk that hangs holds it in the kernel: it never runs
+            again, and the Kopia lock is let go
 ==========  =======================================================================================
 
-Says ``error`` with a ``reason`` (``protocol``, ``probe``, ``missing``, ``busy``, ``launch``) when
-an order cannot be carried out, and ``alive`` every minute, because proxies cut quiet streams.
-End of input is an order, too: whoever held the other end is gone, so Kopia is killed and the
-worker leaves. That makes it a dead man's switch.
+The worker itself never touches a source: a child does, and may hang there for good (``stuck``).
+
+Says ``error`` with a ``reason`` (``protocol``, ``probe``, ``missing``, ``no-data``, ``own``,
+``stuck``, ``busy``, ``sync``, ``launch``) when an order cannot be carried out, and ``alive`` every
+minute, because proxies cut quiet streams. End of input is an order, too: whoever held the other end
+is gone, so Kopia is killed and the worker leaves. That makes it a dead man's switch.
 """
 
 from __future__ import annotations
@@ -27,20 +34,27 @@ from __future__ import annotations
 import base64
 import errno
 import fcntl
+import functools
 import json
 import os
+import select
 import selectors
 import signal
+import stat
 import subprocess
 import time
 
 TYPE_CHECKING = False  # typing is imported by type checkers only: start-up time
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import IO, Any
 
-PROTOCOL = 1
+PROTOCOL = 2
 HEARTBEAT_SECONDS = 60.0
 LOCK_WAIT_SECONDS = 30.0
+CHILD_SECONDS = 30.0
+SYNC_SECONDS = 600.0
+KILLED_SECONDS = 5.0
 KEEP_ERROR_BYTES = 16 * 1024
 KEEP_OUTPUT_BYTES = 4 * 1024 * 1024
 READ_BYTES = 64 * 1024
@@ -87,11 +101,136 @@ def probe_folder(folder: str) -> None:
 
 
 def expect_path(path: str) -> None:
-    """Refuse unless the path is there: a mount that is missing would be an empty source."""
+    """Refuse unless a folder or file is there: anything else would be an empty source."""
     try:
-        os.lstat(path)
+        mode = os.lstat(path).st_mode
     except OSError as error:
         raise Refused("missing", f"{path} is not there: {error.strerror}") from error
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        kind = (
+            "a socket" if stat.S_ISSOCK(mode) else "a FIFO" if stat.S_ISFIFO(mode) else "a device"
+        )
+        raise Refused("no-data", f"{path} is {kind}, and holds no data")
+
+
+def in_memory(paths: list[str]) -> list[str]:
+    """The paths that lie on a file system without a disk; it tells nobody of writes by mmap."""
+    kinds = {}
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            fields, _, more = line.partition(" - ")
+            kinds[fields.split(" ")[2]] = more.split(" ")[0]
+    found = []
+    for path in paths:
+        device = os.lstat(path).st_dev
+        if kinds.get(f"{os.major(device)}:{os.minor(device)}") in ("tmpfs", "ramfs"):
+            found.append(path)
+    return found
+
+
+def mounts() -> list[tuple[str, str, str]]:
+    """Mount point, device and the folder of that device's file system, of each mount we have."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        rows = [line.split(" ") for line in table]
+    plain = [(row[4], row[2], row[3]) for row in rows]
+    return [(unescaped(point), device, unescaped(root)) for point, device, root in plain]
+
+
+def unescaped(text: str) -> str:
+    """A path of mountinfo, where blanks, tabs, newlines and backslashes stand as octal numbers."""
+    for character in " \t\n\\":
+        text = text.replace(f"\\{ord(character):03o}", character)
+    return text
+
+
+def refuse_own(sources: list[str], own: list[str]) -> None:
+    """Refuse a source that holds or lies in what is our own, by whatever name it was mounted.
+
+    The kernel has resolved all symbolic links here: two mounts see the same files if one's folder
+    of the same file system holds the other's.
+    """
+    table = mounts()
+    ours = [(device, root) for point, device, root in table if point in own]
+    for source in sources:
+        shown = [row for row in table if f"{row[0]}/".startswith(f"{source}/")]
+        for _, device, root in shown:
+            if any(device == other and nested(root, folder) for other, folder in ours):
+                raise Refused("own", f"{source} shows kopiwatch's own repository or state")
+
+
+def nested(one: str, other: str) -> bool:
+    """Whether one of two folders is or holds the other."""
+    one, other = one.rstrip("/") + "/", other.rstrip("/") + "/"
+    return one.startswith(other) or other.startswith(one)
+
+
+def sync_filesystems(paths: list[str]) -> None:
+    """syncfs(2) on each file system once: pages written by mmap get their times, too."""
+    import ctypes  # noqa: PLC0415 - slow to load, and only some runs need it
+
+    library = ctypes.CDLL(None, use_errno=True)
+    done = set()
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            device = os.fstat(handle).st_dev
+            if device not in done and library.syncfs(handle) != 0:
+                problem = os.strerror(ctypes.get_errno())
+                raise Refused("sync", f"cannot sync the file system of {path}: {problem}")
+            done.add(device)
+        finally:
+            os.close(handle)
+
+
+def in_child(what: str, seconds: float, work: Callable[[], object], close: int = -1) -> object:
+    """What ``work`` returns (JSON), done in a child: who touches a dead disk waits for ever.
+
+    ``close`` is a descriptor that the child must not keep. Raises Refused: as ``work`` did, or
+    ``stuck`` when the child has not ended within ``seconds``, or before an order came that can
+    only be to leave off; it is killed then, but may remain.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if close >= 0:
+                os.close(close)
+            try:
+                answer = {"result": work()}
+            except Refused as refusal:
+                answer = {"reason": refusal.reason, "text": refusal.text}
+            except OSError as error:
+                answer = {"reason": "system", "text": str(error)}
+            with os.fdopen(writing, "wb") as file:
+                file.write(json.dumps(answer).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    told = b""
+    end = time.monotonic() + seconds
+    try:
+        while reading in select.select([reading, 0], [], [], max(0.0, end - time.monotonic()))[0]:
+            block = os.read(reading, READ_BYTES)
+            told += block
+            if not block:
+                os.waitpid(child, 0)
+                break
+        else:
+            os.kill(child, signal.SIGKILL)
+            raise Refused("stuck", f"{what} did not end in time: a disk below hangs")
+    finally:
+        os.close(reading)
+    answer = json.loads(told or b'{"reason": "system", "text": "a child died"}')
+    if "reason" in answer:
+        raise Refused(answer["reason"], answer["text"])
+    return answer["result"]
+
+
+def look_at(paths: list[str]) -> list[str]:
+    """Refuse unless each path is there; those that lie in memory."""
+    for path in paths:
+        expect_path(path)
+    return in_memory(paths)
 
 
 def take_lock(path: str, owner: str) -> int:
@@ -188,6 +327,10 @@ class Kopia:
         except ProcessLookupError:
             pass
 
+    def ended(self, seconds: float) -> bool:
+        """Whether it has ended, or does within so many seconds."""
+        return self.pidfd in select.select([self.pidfd], [], [], seconds)[0]
+
     def reap(self) -> dict[str, object]:
         """Wait for the process, take the rest of its output, and tell how it ended."""
         code = self.process.wait()
@@ -238,8 +381,7 @@ class Worker:
                 say("alive")
                 next_beat = time.monotonic() + HEARTBEAT_SECONDS
         if self.kopia is not None:
-            self.kopia.kill()
-            self.kopia.process.wait()
+            self.end_kopia(self.kopia)
 
     def on_order(self, _: object) -> None:
         """Read what came in and carry out each whole line."""
@@ -271,6 +413,10 @@ class Worker:
             self.set_up(order)
         elif what == "launch":
             self.launch(order)
+        elif what == "sync":
+            work = functools.partial(sync_filesystems, order["paths"])
+            in_child("writing back the sources", SYNC_SECONDS, work, close=self.lock)
+            say("synced")
         elif what in ("go", "flush") and self.kopia is not None:
             self.kopia.open_gate(what)
         elif what == "kill":
@@ -284,13 +430,14 @@ class Worker:
         os.makedirs(self.base, mode=0o700, exist_ok=True)
         for name, content in order["files"].items():
             write_private(os.path.join(self.base, name), base64.b64decode(content))
-        for path in order["expect"]:
-            expect_path(path)
+        refuse_own(order["sources"], [*order["probe"], os.path.dirname(order["lock"])])
+        look = functools.partial(look_at, order["expect"])
+        volatile = in_child("looking at the sources", CHILD_SECONDS, look)
         for folder in order["probe"]:
             probe_folder(folder)
         if self.lock < 0:
             self.lock = take_lock(order["lock"], order["owner"])
-        say("set-up")
+        say("set-up", volatile=volatile)
 
     def launch(self, order: dict[str, Any]) -> None:
         """Start Kopia; it opens the repository and waits at the gate."""
@@ -335,8 +482,27 @@ class Worker:
         if self.kopia is None:
             say("exit", code=None, killed=True, out="", err="")
             return
-        self.kopia.kill()
-        self.on_end(None)
+        if self.end_kopia(self.kopia):
+            self.on_end(None)
+        else:
+            say("exit", code=None, killed=True, out="", err="", remains=True)
+
+    def end_kopia(self, kopia: Kopia) -> bool:
+        """Kill it; False if it cannot end, because a disk that hangs holds it in the kernel.
+
+        With SIGKILL pending it never runs again, but keeps its descriptors: the lock is let go for
+        it. What else runs here goes, too, where we are PID 1 and all of it is ours.
+        """
+        kopia.kill()
+        if kopia.ended(KILLED_SECONDS):
+            return True
+        if os.getpid() == 1:
+            try:
+                os.kill(-1, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        fcntl.flock(self.lock, fcntl.LOCK_UN)
+        return False
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The image that the tests run, from the Dockerfile of the product, with no registry and no network:
+# The image that tests and demo run, from the Dockerfile of the product, with no registry, no network:
 # Debian's Python stands in for python:3.13-slim, the local Kopia for the official Kopia image.
 # KOPIWATCH_TEST_PYTHON_IMAGE names another base; the build then takes its packages from outside.
 
@@ -88,7 +88,7 @@ make_debian_with_python() {
   root=${file%.tar}
   log=$root.log
   have debootstrap || [ -f "$file" ] || give_up 1 \
-    "the tests build their image with debootstrap, which is not here." \
+    "the image is built with debootstrap, which is not here." \
     "Install debootstrap, or name an image like python:3.13-slim: KOPIWATCH_TEST_PYTHON_IMAGE=…"
   (
     flock 9

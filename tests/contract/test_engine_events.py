@@ -16,7 +16,7 @@ from support.cutter import Cutter
 from support.engine_world import DockerWorld, FakeWorld, World
 
 from kopiwatch.engine.client import DockerEngine
-from kopiwatch.engine.port import Hint
+from kopiwatch.engine.port import Hint, VolumeMount
 from kopiwatch.errors import EngineError, EngineUnreachable, EventTooLarge
 from kopiwatch.units.label import ENABLE
 
@@ -248,3 +248,33 @@ async def test_oversized_event_breaks_the_stream_each_time_it_is_asked_for(host:
         await anyio.sleep(0.1)
         db = await host.run("db", LABELS)
         assert len(await take(hints, "start", {db})) == 2
+
+
+async def test_writable_mount_is_remembered_after_its_container_is_gone(host: EventWorld):
+    """Who came and went between two looks is told, with its name; nothing of before is."""
+    before = await asyncio.to_thread(host.world.run, "before", volume="data")
+    await host.do("remove", before)
+    since = await now(host)
+    passer = await asyncio.to_thread(host.world.run, "passer", volume="data", bind="/etc")
+    await host.do("remove", passer)
+    told = await host.world.engine.mounted(since)
+    ours = [mount for mount in told.mounts if mount.container in (before, passer)]
+    assert ours == [VolumeMount(host.world.full("data"), passer, host.world.full("passer"))]
+    assert told.complete
+
+
+@pytest.mark.timeout(120)
+async def test_events_that_docker_forgot_are_not_called_complete(host: EventWorld):
+    """It keeps 256 of all kinds, and an exec makes three."""
+    since = await now(host)
+    engine = host.world.engine
+    thing = await host.run("thing", {})
+
+    async def probe() -> None:
+        for _ in range(15):
+            await engine.exec(thing, ("true",), timeout=timedelta(seconds=20))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(6):
+            tasks.start_soon(probe)
+    assert not (await engine.mounted(since)).complete

@@ -17,7 +17,7 @@ from kopiwatch.errors import (
     RepositoryUnreachable,
     WrongPassword,
 )
-from kopiwatch.kopia.record import BAD_PIN, Snapshot
+from kopiwatch.kopia.record import ACCEPTED_PIN, BAD_PIN, Snapshot
 from kopiwatch.testing.kopia import FakePlace, FakeRepository, FakeState
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -272,6 +272,69 @@ async def test_pinning_changes_the_id_and_nothing_else(world, repository):
     assert pinned.root_entry.obj == snapshot.root_entry.obj
     with pytest.raises(RepositoryError):
         await repository.pin(snapshot.id, "x")
+
+
+async def test_pin_takes_the_place_of_another_in_one_step(world, repository):
+    """A refused point becomes an accepted one; there is no moment at which it is neither."""
+    snapshot = await world.snapshot(repository, run="r1", mode="stop")
+    await repository.pin(snapshot.id, BAD_PIN + "source-empty")
+    (refused,) = await repository.snapshots()
+    assert (refused.quarantine, refused.complete) == ("source-empty", False)
+    accepted = ACCEPTED_PIN + "source-empty"
+    await repository.pin(refused.id, accepted, instead_of=BAD_PIN + "source-empty")
+    (found,) = await repository.snapshots()
+    assert (found.pins, found.accepted, found.quarantine) == ((accepted,), "source-empty", "")
+    assert found.complete
+    assert found.id not in (snapshot.id, refused.id)
+    assert (found.start_time, found.tag("run")) == (snapshot.start_time, "r1")
+    await repository.pin(found.id, accepted, instead_of=BAD_PIN + "source-empty")
+    assert await repository.snapshots() == (found,), "again: nothing changes, not even the id"
+
+
+async def test_bad_pin_counts_more_than_an_accepting_one(world, repository):
+    """Whoever adds the accepting pin first has not accepted anything yet."""
+    snapshot = await world.snapshot(repository, run="r1")
+    await repository.pin(snapshot.id, BAD_PIN + "source-empty")
+    (refused,) = await repository.snapshots()
+    await repository.pin(refused.id, ACCEPTED_PIN + "source-empty")
+    (both,) = await repository.snapshots()
+    assert len(both.pins) == 2
+    assert (both.quarantine, both.accepted, both.complete) == ("source-empty", "", False)
+
+
+async def test_moved_history_keeps_everything_but_the_ids(world, repository):
+    """Times, tags, pins and content; what is at the new place already stays, too."""
+    first = await world.snapshot(repository, "old", run="r1")
+    await repository.pin(first.id, BAD_PIN + "partial")
+    second = await world.snapshot(repository, "old", run="r2", mode="stop")
+    own = await world.snapshot(repository, "new", run="r3")
+    other = await world.snapshot(repository, "oldest", run="r4")
+    source, target = str(first.source), str(own.source)
+    before = await repository.snapshots(source)
+    await repository.move_history(source, target)
+    assert await repository.snapshots(source) == ()
+    moved = await repository.snapshots(target)
+    assert [s.tag("run") for s in moved] == ["r1", "r2", "r3"]
+    assert moved[2] == (await repository.snapshots(target))[-1]
+    assert moved[2].id == own.id
+    assert [s.quarantine for s in moved] == ["partial", "", ""]
+    assert moved[1].tag("mode") == "stop"
+    for old, new in zip(before, moved, strict=False):
+        assert old.id != new.id
+        assert (old.start_time, old.end_time) == (new.start_time, new.end_time)
+        assert old.root_entry.obj == new.root_entry.obj
+    assert second.root_entry.obj == moved[1].root_entry.obj
+    assert [s.id for s in await repository.snapshots(str(other.source))] == [other.id]
+
+
+async def test_moving_a_history_again_is_no_error(world, repository):
+    """Whoever was interrupted afterwards does it once more."""
+    first = await world.snapshot(repository, "old", run="r1")
+    target = str(first.source).replace("old", "new")
+    await repository.move_history(str(first.source), target)
+    found = await repository.snapshots()
+    await repository.move_history(str(first.source), target)
+    assert await repository.snapshots() == found
 
 
 async def test_delete_is_all_or_nothing(world, repository):

@@ -116,5 +116,5 @@ def test_dry_run_touches_nothing(local_site, scope):
     local_site.repository.rename(local_site.folder / "elsewhere")
     out = local_site.ok("backup", "shop", "--dry-run")
     assert "would stop: " in out
-    assert out.index("web") < out.index("db")
+    assert out.index("shop-web") < out.index("shop-db")
     assert [docker.inspect(c)["State"]["StartedAt"] for c in stack.values()] == started

@@ -109,7 +109,9 @@ def test_killed_daemon_brings_back_at_its_next_start(local_site, scope):
         wait_until(
             lambda: all(running(container) for container in stack.values()), "all run again", 60
         )
-        wait_until(lambda: (again.metric("journal_recoveries_total") or 0) >= 1, "it is counted")
+        again.wait_until(
+            lambda: (again.metric("journal_recoveries_total") or 0) >= 1, "it is counted"
+        )
         (row,) = local_site.json("history")["runs"]
         assert (row["verdict"], row["reason"]) == ("failed", "interrupted")
 

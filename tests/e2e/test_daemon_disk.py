@@ -103,7 +103,9 @@ def test_full_state_folder_stops_nobody_and_loses_no_record(small_state, scope):
 
 
 def test_state_folder_that_runs_full_in_the_window(small_state, scope):
-    """The members run again, the run is no success, and the next one finds nothing owed."""
+    """Space was kept for the journal, so the run goes on and nothing stays owed. The next one has
+    no such space and is refused before anybody is stopped, until there is room.
+    """
     site, disk = small_state
     member = one(site, scope)
     with sidecar(site) as daemon:
@@ -113,16 +115,21 @@ def test_state_folder_that_runs_full_in_the_window(small_state, scope):
         wait_until(lambda: "stopping" in daemon.log, "the window opens", 60)
         disk.fill()
         out, _ = follower.communicate(timeout=60)
-        assert (follower.returncode, "app: failed" in out) == (1, True), out
-        assert state(member)["Running"]
-        assert state(member)["StartedAt"] != before
+        assert (follower.returncode, "app: success" in out) == (0, True), out
+        since = state(member)["StartedAt"]
+        assert (state(member)["Running"], since != before) == (True, True)
+        assert [path.name for path in (site.state / "journal").iterdir()] == []
+        disk.fill()
+        done = site.run("backup", "app")
+        assert (done.returncode, "no space can be kept" in done.stdout) == (1, True), done.stdout
+        assert state(member)["StartedAt"] == since
         disk.empty()
         site.ok("backup", "app")
         daemon.wait_metric(0, "unit_containers_left_stopped", unit="app")
         assert troubles(site) == {}
-        assert [verdict for verdict, _ in outcomes(site)] == ["failed", "success"]
+        assert outcomes(site) == [("success", ""), ("failed", "journal"), ("success", "")]
         points = site.json("points", "app")["points"]
-        assert [point["state"] for point in points].count("complete") == 1
+        assert [point["state"] for point in points] == ["complete", "complete"]
         disk.fill()
         assert daemon.stop(signal.SIGTERM) == 0
 

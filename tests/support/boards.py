@@ -27,6 +27,7 @@ LENGTHS: dict[Phase, float] = {
     "health": 4.01,
     "flush": 1.204,
     "verify": 0.371,
+    "keep": 0.533,
     "report": 0.022,
 }
 

@@ -23,10 +23,11 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
 class FakeClock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only when somebody sleeps; ``jumped`` is how far it was set."""
 
     def __init__(self) -> None:
         self.passed = 0.0
+        self.jumped = timedelta(0)
         self.slept: list[float] = []
 
     @property
@@ -34,7 +35,7 @@ class FakeClock:
         return Clock(self.now, self.seconds, self.sleep)
 
     def now(self) -> datetime:
-        return NOON + timedelta(seconds=self.passed)
+        return NOON + timedelta(seconds=self.passed) + self.jumped
 
     def seconds(self) -> float:
         return self.passed
@@ -66,6 +67,7 @@ class RunWorld:
         self.state = StateFolder(folder / "state")
         self.uuid = self.state.open()
         self.said = Said()
+        self.run_timeout = 24 * 3600.0
         self.db = self.member("db", "data")
         self.web = self.member("web", "files", depends="db:service_started:false")
 
@@ -110,6 +112,7 @@ class RunWorld:
             repository_is_folder=True,
             listener=self.said,
             clock=self.time.clock,
+            run_timeout=timedelta(seconds=self.run_timeout),
         )
 
     async def run(self, name: str = "shop", run: str = "r1") -> RunResult:

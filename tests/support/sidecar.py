@@ -7,7 +7,7 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -61,6 +61,13 @@ class Sidecar:
 
     def wait_ready(self) -> None:
         wait_until(lambda: self.get("/readyz")[0] == 200 or self._dead(), "the daemon is ready", 60)
+
+    def wait_until(self, fact: Callable[[], bool], what: str, seconds: float = 20) -> None:
+        """As the function of that name; the log is part of what is told when it fails."""
+        try:
+            wait_until(fact, what, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log}") from None
 
     def wait_metric(self, value: float, name: str, seconds: float = 30, **labels: str) -> None:
         wait_until(

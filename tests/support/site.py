@@ -89,6 +89,12 @@ class Site:
         """Run the command with --json, which must exit 0; the document."""
         return json.loads(self.ok(*args, "--json"))
 
+    def json_any(self, *args: str, timeout: float = 200) -> Any:
+        """Run the command with --json, whatever its exit code; the document."""
+        done = self.run(*args, "--json", timeout=timeout)
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout)
+
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start the command and do not wait for it."""
         return subprocess.Popen(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from kopiwatch.config import Config, Secret, load, nearest
 from kopiwatch.config.page import render
-from kopiwatch.config.setting import SETTINGS
+from kopiwatch.config.setting import RETENTION_NUMBERS, SETTINGS
 from kopiwatch.errors import ConfigError
+from kopiwatch.units.retention import Retention
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = "/etc/kopiwatch/config.toml"
@@ -205,7 +206,10 @@ def test_default_file_may_be_missing_but_not_unreadable():
 def test_all_problems_come_at_once():
     """One mistake does not hide the next, in the environment or in the file."""
     said = complaint(
-        {"/c": 'instnce = "x"\naccess = "workr"\nhostname = 3\n[retention]\nlatest = 1\n'},
+        {
+            "/c": 'instnce = "x"\naccess = "workr"\nhostname = 3\n[notify]\nx = 1\n'
+            "[retention]\nlatst = 1\ndaily = 1.5\nweekly = -1\nmonthly = true"
+        },
         CONFIG="/c",
         STATE_DIR="state",
         FOO="1",
@@ -217,7 +221,11 @@ def test_all_problems_come_at_once():
         "/c: instnce is not a setting; did you mean instance?",
         "/c: access 'workr' is not one of auto, worker, namespace; did you mean 'worker'?",
         "/c: hostname is not a text",
-        "/c: retention is not supported by this version",
+        "/c: notify is not supported by this version",
+        "/c: retention.latst is not a setting; did you mean retention.latest?",
+        "/c: retention.daily is not a whole number from 0 on",
+        "/c: retention.weekly is not a whole number from 0 on",
+        "/c: retention.monthly is not a whole number from 0 on",
         "environment: KOPIWATCH_STATE_DIR is not an absolute path",
         "environment: KOPIWATCH_FOO is not a setting",
         "environment: KOPIWATCH_REPOSITORI is not a setting; did you mean KOPIWATCH_REPOSITORY?",
@@ -225,6 +233,24 @@ def test_all_problems_come_at_once():
         "environment: KOPIWATCH_CACHE_DIR is empty",
     ):
         assert part in said
+
+
+def test_retention_stands_in_the_environment_or_the_file():
+    """By number; the environment wins, and each says where it stands."""
+    assert configured({}).retention == {}
+    found = configured({DEFAULT: '[retention]\ndaily = 14\nlatest = "3"\n'}, RETENTION_DAILY="0")
+    assert found.retention == {
+        "latest": ("3", f"file {DEFAULT}"),
+        "daily": ("0", "environment KOPIWATCH_RETENTION_DAILY"),
+    }
+    assert found.defaults["kopi.retention.latest"] == ("3", f"file {DEFAULT}")
+    assert "is not a table; write [retention]" in complaint({DEFAULT: "retention = 5"})
+    assert "KOPIWATCH_RETENTION_WEEKLY is not a whole" in complaint(RETENTION_WEEKLY="x")
+
+
+def test_retention_has_the_defaults_of_the_labels():
+    """One page says 10, and so does the other."""
+    assert {name: row[0] for name, row in RETENTION_NUMBERS.items()} == Retention().numbers
 
 
 @pytest.mark.parametrize("name", ["DEMO_DIR", "TEST_WORKER_IMAGE", "PYTHON", "NO_INSTALL"])

@@ -6,12 +6,13 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from kopiwatch.backup.journal import Journal, JournalStore
+from kopiwatch.backup.journal import RESERVE_BYTES, Journal, JournalStore
 from kopiwatch.backup.state import StateFolder, mount_of
 from kopiwatch.durable import remove_durably, write_durably
-from kopiwatch.errors import ConfigError
+from kopiwatch.errors import ConfigError, RunError
 
 JOURNAL = Journal("shop", "r1", datetime(2026, 1, 1, tzinfo=UTC), "kopiwatch@h:/mnt/shop", ())
 
@@ -34,6 +35,107 @@ async def test_settled_journal_is_gone(tmp_path):
     await store.write(Journal("shop", "r1", JOURNAL.since, JOURNAL.source, (), judged=True))
     assert (await store.read("shop")) is None
     assert (await store.units()) == ()
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+SETTLED = msgspec.structs.replace(JOURNAL, judged=True)
+DAMAGE = {"empty": b"", "truncated": b'{"unit":"shop","run":"r', "garbage": b"\0" * 4096}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("content", [*DAMAGE.values(), None], ids=[*DAMAGE, "lost"])
+async def test_damaged_journal_is_read_from_its_copy(tmp_path, content):
+    """What a crash of the disk leaves in one file is not the end of what is owed."""
+    store = JournalStore(tmp_path)
+    await store.write(JOURNAL)
+    damage(tmp_path / "shop.json", content)
+    assert await store.units() == ("shop",)
+    assert await store.read("shop") == JOURNAL
+    await store.write(JOURNAL)
+    damage(tmp_path / "shop.copy", content)
+    assert await store.read("shop") == JOURNAL
+    await store.write(SETTLED)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE)
+async def test_journal_damaged_twice_is_an_error_and_never_nothing(tmp_path, content):
+    """Nobody knows who is down: a person must look, and is told where."""
+    store = JournalStore(tmp_path)
+    await store.write(JOURNAL)
+    damage(tmp_path / "shop.json", content)
+    damage(tmp_path / "shop.copy", content)
+    assert await store.units() == ("shop",)
+    with pytest.raises(RunError, match=r"shop\.json cannot be read") as caught:
+        await store.read("shop")
+    assert "shop.copy" in caught.value.hint
+
+
+def damage(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+
+
+@pytest.fixture
+def full(tmp_path, monkeypatch):
+    """A disk that takes something only while nothing keeps space on it."""
+    fsync = os.fsync
+
+    def no_room(handle: int) -> None:
+        if (tmp_path / "reserve").exists():
+            raise OSError(28, "No space left on device")
+        fsync(handle)
+
+    def begin() -> None:
+        monkeypatch.setattr(os, "fsync", no_room)
+
+    return begin
+
+
+@pytest.mark.anyio
+async def test_kept_space_is_given_up_for_who_is_owed(tmp_path, full):
+    """A disk that runs full in the window still takes the journal."""
+    store = JournalStore(tmp_path)
+    await store.reserve()
+    assert (tmp_path / "reserve").stat().st_blocks * 512 >= RESERVE_BYTES
+    full()
+    await store.write(JOURNAL)
+    assert await store.read("shop") == JOURNAL
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shop.copy", "shop.json"]
+
+
+@pytest.mark.anyio
+async def test_kept_space_is_not_for_a_run_that_has_stopped_nobody(tmp_path, full):
+    """There is nothing to be saved yet; the run is refused instead."""
+    store = JournalStore(tmp_path)
+    await store.reserve()
+    full()
+    with pytest.raises(RunError, match="No space left"):
+        await store.write(JOURNAL, early=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["reserve"]
+
+
+@pytest.mark.anyio
+async def test_space_is_kept_again_and_refused_where_there_is_none(tmp_path, monkeypatch):
+    """Once it was given up, the next run needs it anew."""
+    store = JournalStore(tmp_path / "journal")
+    await store.reserve()
+    (tmp_path / "journal" / "reserve").unlink()
+    await store.reserve()
+    assert (tmp_path / "journal" / "reserve").stat().st_size == RESERVE_BYTES
+    assert await store.units() == ()
+    (tmp_path / "journal" / "reserve").unlink()
+
+    def no_room(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    with pytest.raises(RunError, match="No space left") as caught:
+        await store.reserve()
+    assert (caught.value.phase, caught.value.reason) == ("check", "journal")
     assert list((tmp_path / "journal").iterdir()) == []
 
 

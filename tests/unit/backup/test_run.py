@@ -9,6 +9,7 @@ import anyio
 import msgspec
 import pytest
 
+from kopiwatch.backup import gate
 from kopiwatch.backup.run import Run
 from kopiwatch.engine.port import Healthcheck
 from kopiwatch.errors import EngineError, RepositoryUnreachable
@@ -26,7 +27,7 @@ async def test_run_is_a_success_and_owes_nothing(world):
     result = await world.run()
     assert (result.verdict, result.reason, result.exit_code) == ("success", "", 0)
     assert [p.phase for p in result.phases] == [
-        *("check", "ready", "stop", "read", "start", "health", "flush", "verify", "report")
+        *("check", "ready", "stop", "read", "start", "health", "flush", "verify", "keep", "report")
     ]
     assert [(s.path, s.reason) for s in result.sources] == [
         ("recipe", ""),
@@ -76,6 +77,62 @@ async def test_run_has_its_journal_on_disk_before_the_first_stop(world):
     assert (held["db"].level, held["web"].level) == (0, 1)
     assert (held["web"].project, held["web"].service, held["web"].number) == ("shop", "web", "1")
     assert seen["journal"].run == "r1"
+
+
+async def test_journal_knows_that_a_stop_takes_no_time(world):
+    """A stop timeout of zero is not the default one: a replay would wait for nothing."""
+    seen = {}
+
+    async def look():
+        seen.update({m.name: m.stop_timeout for m in (await world.journal()).members})
+
+    world.member("quick", "v", details={"stop_timeout": timedelta(0)})
+    world.engine.hook("stop", "quick", look)
+    await world.run()
+    assert seen == {"db": 10.0, "web": 10.0, "quick": 0.0}
+
+
+async def test_manifest_of_another_run_is_no_success(world):
+    """Kopia's word alone is not enough, also where the tree that it names is there."""
+    await world.run()
+    (earlier,) = world.repository.contents.snapshots
+
+    def lie(worker):
+        line = msgspec.json.encode(earlier).decode()
+        worker.say(msgspec.json.encode({"say": "exit", "code": 0, "out": line}))
+        return True
+
+    world.program.at("flush", lie)
+    result = await world.run(run="r2")
+    assert (result.verdict, result.reason, result.broke_in) == ("failed", "no-manifest", "verify")
+    assert not world.repository.contents.snapshots[0].quarantine
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+async def test_clock_that_is_set_in_the_window_changes_nothing(world, days):
+    """Deadlines and downtime are of another clock, which nobody can set."""
+
+    def jump(_):
+        world.time.jumped = timedelta(days=days)
+        return False
+
+    world.program.at("go", jump)
+    result = await world.run()
+    assert (result.verdict, world.states) == ("success", UP)
+    assert 0 <= result.window < 60
+    assert await world.journal() is None
+
+
+async def test_run_without_space_kept_for_its_journal_stops_nobody(world, monkeypatch):
+    """Later, with members down, would be too late."""
+
+    def no_room(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_room)
+    result = await world.run()
+    assert (result.verdict, result.reason, result.broke_in) == ("failed", "journal", "check")
+    assert world.engine.order("stop") == []
 
 
 async def test_run_without_a_journal_stops_nobody(world):
@@ -538,3 +595,30 @@ async def test_stop_that_was_cut_off_and_proven_over_is_not_watched(world):
     assert (result.verdict, result.reason) == ("failed", "engine-error")
     assert world.states == UP
     assert world.time.slept == []
+
+
+async def test_kopia_that_hangs_beyond_sigkill_is_said_and_keeps_nobody_down(world):
+    """A dead disk holds it in the kernel: the first error counts, the members are back."""
+
+    def remains(worker):
+        worker.say(b'{"say":"exit","killed":true,"remains":true}')
+        return True
+
+    world.program.at("kill", remains)
+    world.engine.fail("stop", "db", EngineError("no"))
+    result = await world.run()
+    assert (result.verdict, result.message) == ("failed", "no")
+    assert world.states == UP
+    assert any("left behind" in line for line in result.warnings)
+
+
+async def test_worker_that_neither_confirms_nor_goes_keeps_nobody_down(world, monkeypatch):
+    """Docker cannot remove it either: the first error stays, and what is left is said."""
+    monkeypatch.setattr(gate, "KILL_SECONDS", 0.05)
+    world.program.at("kill", lambda _: True)
+    world.engine.fail("stop", "db", EngineError("no"))
+    world.engine.fail("remove_worker", "*", EngineError("did not receive an exit event"))
+    result = await world.run()
+    assert (result.verdict, result.message) == ("failed", "no")
+    assert world.states == UP
+    assert any("exit event" in line for line in result.warnings)

@@ -91,6 +91,33 @@ async def test_replay_past_an_unreadable_journal_starts_the_others_and_says_so(w
     assert (result.verdict, result.reason) == ("failed", "journal")
 
 
+async def test_replay_that_cannot_be_noted_starts_the_others_and_says_so(world, monkeypatch):
+    """A full disk keeps nobody down, of no unit; what is owed stays on the books."""
+    await left(world, held(world, world.db), unit="app")
+    await left(world, held(world, world.web), unit="zoo")
+    for member in (world.db, world.web):
+        world.engine.set_state(member, "exited")
+
+    def no_room(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_room)
+    told = [str(done) for done in await replay(world)]
+    assert world.states == ["running", "running"]
+    assert ["started again" in each and "No space left" in each for each in told] == [True, True]
+    assert (await world.journal("app")).members
+
+
+async def test_replay_after_the_clock_was_set_back_ends(world):
+    """Who is owed comes at once, and the watch for late stops takes no longer than a stop does."""
+    await left(world, held(world, world.db), held(world, world.web), ago=-86400)
+    world.engine.set_state(world.db, "exited")
+    await replay(world)
+    assert world.states == ["running", "running"]
+    assert 0 < world.time.passed < 30
+    assert (await world.journal()).members == ()
+
+
 async def test_replay_watches_a_member_that_still_runs_while_its_stop_may_be_under_way(world):
     """Docker carries on with the stop of a process that died; then it is started after all."""
     await left(world, held(world, world.db), ago=1)

@@ -18,7 +18,7 @@ from kopiwatch.kopia.lock import FileLock
 from kopiwatch.testing.engine import ANY
 from kopiwatch.wiring.attempt import Order
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 UP = ["running", "running"]
 SUCCESS = ("shop", "success", "")
 

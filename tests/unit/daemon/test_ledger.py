@@ -173,3 +173,25 @@ async def test_read_never_overwrites_what_changed_meanwhile(disk):
         tasks.start_soon(ledger.seen, units)
         tasks.start_soon(ledger.reload)
     assert len(ledger.records) == 30
+
+
+async def test_ledger_learns_of_what_another_process_accepted_or_adopted(disk, tmp_path):
+    """Freshness follows the operator's word without a restart."""
+    ledger = ledger_on(disk)
+    order = Order("shop", "schedule", DUE)
+    await ledger.finish(ended("partial"), order)
+    await ledger.refresh()
+    assert ledger.records["shop"].last_success is None
+    other = (await History.open(tmp_path, clock=FakeClock().clock)).history
+    try:
+        await other.accept("r1", snapshot="k", data_at=DUE, at=DUE, who="root")
+        assert await ledger.refresh()
+        known = ledger.records["shop"]
+        assert (known.last_success, known.consecutive_failures) == (DUE, 0)
+        assert known.last_run.good
+        await other.adopt("shop", "store", snapshots={}, now=DUE)
+        assert await ledger.refresh()
+        assert set(ledger.records) == {"store"}
+        assert ledger.records["store"].last_success == DUE
+    finally:
+        await other.close()

@@ -36,7 +36,7 @@ async def test_phases_of_the_window_are_written_after_it(world):
         assert world.verdicts == [("shop", "success", "")]
         await world.until(lambda: written and written[-1][0] == "report")
     assert [name for name, _ in written] == [
-        *("check", "ready", "stop", "read", "start", "health", "flush", "verify", "report")
+        *("check", "ready", "stop", "read", "start", "health", "flush", "verify", "keep", "report")
     ]
     assert {states for _, states in written} == {("running", "running")}
 

@@ -237,6 +237,12 @@ def test_stop_timeout_is_the_containers_own(config, expected):
     assert (found.total_seconds() if found is not None else None) == expected
 
 
+@pytest.mark.parametrize(("body", "expected"), [({}, 0), ({"RestartCount": 3}, 3)])
+def test_restart_count_is_that_of_the_policy(body, expected):
+    found = decode.inspected(json.dumps({"Id": "a" * 64, "Config": {}, **body}).encode())
+    assert found.restart_count == expected
+
+
 def test_recorded_volume_keeps_its_definition():
     found = decode.volume(recorded("volume"))
     assert (found.name, found.driver, found.options) == ("demo-data", "local", {})

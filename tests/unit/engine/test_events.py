@@ -17,7 +17,7 @@ from aiohttp import web
 
 from kopiwatch.engine import decode, events
 from kopiwatch.engine.client import DockerEngine
-from kopiwatch.engine.port import Hint
+from kopiwatch.engine.port import Hint, Mounted, VolumeMount
 from kopiwatch.errors import EngineDenied, EngineError, EngineUnreachable, EventTooLarge
 
 ID = "e032c933f2c53c713c7f517eb9c360c75a462970b2be84dd0616473058ec467c"
@@ -430,3 +430,39 @@ async def test_ten_thousand_events_are_read_in_a_second(tmp_path):
     began = time.monotonic()
     assert len(await heard(tmp_path, play)) == 10_000
     assert time.monotonic() - began < 1
+
+
+def past(*events: dict[str, object]) -> bytes:
+    return b"".join(json.dumps(event).encode() + b"\n" for event in events)
+
+
+def test_past_mounts_are_taken_if_writable_and_named_by_their_container():
+    """Each kind of event as Docker 20.10 writes it; a container's labels change nothing."""
+
+    def mount(volume: str, writable: str, by: str = ID) -> dict[str, object]:
+        attributes = {"container": by, "destination": "/x", "driver": "local"}
+        attributes["read/write"] = writable
+        return {
+            "Type": "volume",
+            "Action": "mount",
+            "Actor": {"ID": volume, "Attributes": attributes},
+        }
+
+    labelled = {"name": "liar", "container": "c", "read/write": "true"}
+    told = events.decode_mounts(
+        past(
+            DOCKER_20,
+            mount("data", "true"),
+            mount("files", "false"),
+            mount("late", "true", "another"),
+            {"Type": "volume", "Action": "unmount", "Actor": {"ID": "data", "Attributes": {}}},
+            {"Type": "container", "Action": "mount", "Actor": {"ID": "x", "Attributes": labelled}},
+            {"Type": "network", "Action": "connect"},
+        )
+    )
+    assert told == Mounted((VolumeMount("data", ID, "db"), VolumeMount("late", "another")), True)
+
+
+def test_as_many_past_events_as_docker_keeps_may_not_be_all():
+    assert events.decode_mounts(past(*[DOCKER_29] * 199)).complete
+    assert not events.decode_mounts(past(*[DOCKER_29] * 200)).complete

@@ -9,6 +9,7 @@ import pytest
 
 from kopiwatch.config import Secret
 from kopiwatch.errors import (
+    EntriesUnreadable,
     KopiaMissing,
     NotConnected,
     RepositoryError,
@@ -40,7 +41,7 @@ RECORDED = {
     "show-file": RepositoryError,
     "unknown-command": KopiaMissing,
     "unknown-flag": KopiaMissing,
-    "unreadable": RepositoryError,
+    "unreadable": EntriesUnreadable,
     "wrong-password": WrongPassword,
     "wrong-password-connect": WrongPassword,
 }

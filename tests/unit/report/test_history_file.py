@@ -202,7 +202,7 @@ async def test_history_of_a_newer_version_is_refused_and_stays(tmp_path):
     await fill(tmp_path)
     path = tmp_path / "history.db"
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
         connection.execute("ALTER TABLE units ADD COLUMN more")
     content = path.read_bytes()
     for way in (History.open(tmp_path, clock=CLOCK), History.read_only(tmp_path)):

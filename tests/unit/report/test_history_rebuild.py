@@ -53,6 +53,7 @@ async def test_lost_history_is_known_again_from_restore_points(history):
     assert known.totals == Totals(runs=3, failures=1)
     assert known.last_run is not None
     assert (known.last_run.run, known.last_run.reason) == ("shop3", "start")
+    assert known.last_run.seconds is None
     detail = await history.run("shop2")
     assert detail is not None
     assert (detail.row.rebuilt, detail.row.seconds, detail.row.trigger) == (True, None, "")

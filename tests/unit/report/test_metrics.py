@@ -79,6 +79,7 @@ def test_only_the_unit_is_a_label_of_most_unit_metrics():
     more = {family.name: family.labels[1:] for family in TABLE if family.labels[:1] == ("unit",)}
     assert {name: labels for name, labels in more.items() if labels} == {
         "unit_info": ("kind", "schedule", "mode"),
+        "unit_last_run_info": ("verdict", "reason"),
         "unit_last_phase_duration_seconds": ("phase",),
         "unit_last_entry_errors": ("severity",),
     }

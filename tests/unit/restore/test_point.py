@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from kopiwatch.errors import RunError, UsageError
-from kopiwatch.kopia.record import BAD_PIN, Entry, Snapshot, SourceIdentity, Summary
+from kopiwatch.kopia.record import ACCEPTED_PIN, BAD_PIN, Entry, Snapshot, SourceIdentity, Summary
 from kopiwatch.restore.point import ensure_complete, of_host, part, points, select
 
 
@@ -46,6 +46,26 @@ def test_points_tell_complete_from_all_others():
         ("bad", "unreadable"),
         ("foreign", "not made by a run of kopiwatch"),
     ]
+
+
+def test_accepted_point_is_complete_and_says_so():
+    """Unless a verdict still speaks against it, or Kopia itself does."""
+    pin = ACCEPTED_PIN + "source-empty"
+    found = points(
+        [
+            snapshot(1, pins=(pin,)),
+            snapshot(2, pins=(pin, BAD_PIN + "start")),
+            snapshot(3, pins=(pin,), incomplete="canceled"),
+            snapshot(4, pins=("somebody-elses",)),
+        ]
+    )
+    assert [(point.state, point.accepted) for point in found] == [
+        ("complete", "source-empty"),
+        ("bad", ""),
+        ("incomplete", ""),
+        ("complete", ""),
+    ]
+    assert select("shop", found[:3], "latest").run == "r1"
 
 
 def test_points_leave_out_what_is_no_unit():

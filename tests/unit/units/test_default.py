@@ -9,6 +9,7 @@ from unit.units.build import container, volume
 
 from kopiwatch.units.default import check_defaults
 from kopiwatch.units.group import discover
+from kopiwatch.units.retention import Retention
 from kopiwatch.units.schedule import DEFAULT, read_schedule
 
 SCHEDULE = "environment KOPIWATCH_SCHEDULE"
@@ -128,3 +129,56 @@ def test_bad_zone_is_no_problem_of_a_configuration_whose_schedule_needs_none():
     """An interval lies on its grid in every zone."""
     every = {"kopi.schedule": ("every 6h", SCHEDULE)}
     assert check_defaults(BAD_ZONE | every) == ()
+
+
+NUMBERS = ("latest", "hourly", "daily", "weekly", "monthly", "annual")
+NOTHING = {f"kopi.retention.{name}": ("0", "file /c") for name in NUMBERS}
+
+
+def test_retention_is_put_together_number_by_number():
+    """A label beats a profile, that the configuration, that Kopia's own; any member may say it."""
+    unit = unit_of(
+        container("a", project="p", labels={"kopi.retention.latest": "2"}),
+        container("b", project="p", labels={"kopi.retention.annual": "0"}),
+        profiles={"default": {"kopi.retention.latest": "5", "kopi.retention.hourly": "6"}},
+        defaults={"kopi.retention.hourly": ("7", "file /c"), "kopi.retention.daily": ("8", "x")},
+    )
+    assert unit.problems == ()
+    assert unit.settings.retention == Retention(2, 6, 8, 4, 24, 0)
+    assert effective(unit, "kopi.retention.weekly") == ("4", "default")
+    assert effective(unit, "kopi.retention.daily") == ("8", "x")
+    assert effective(unit, "kopi.retention.latest", member=1) == ("2", "label on a")
+
+
+def test_retention_that_keeps_nothing_disables_the_unit():
+    """Kopia would keep everything then, and nobody would expect either."""
+    labels = {f"kopi.retention.{name}": "0" for name in NUMBERS}
+    (problem,) = unit_of(container("web", labels=labels)).problems
+    assert (problem.container, problem.label, problem.value) == (
+        "web",
+        "kopi.retention.latest",
+        "0",
+    )
+    assert "keeps nothing" in problem.reason
+    (problem,) = unit_of(container("web"), defaults=NOTHING).problems
+    assert problem.container == "web"
+    assert unit_of(container("web", labels={"kopi.retention.daily": "1"}), defaults=NOTHING).valid
+    (said,) = check_defaults(NOTHING)
+    assert said == "file /c: all six numbers of the retention are 0"
+    assert check_defaults(NOTHING | {"kopi.retention.daily": ("1", "file /c")}) == ()
+
+
+@pytest.mark.parametrize("value", ["-1", "ten", "1.5", ""])
+def test_retention_that_is_no_number_disables_the_unit(value):
+    """A silent default would delete what somebody wanted kept."""
+    (problem,) = unit_of(container("web", labels={"kopi.retention.daily": value})).problems
+    assert problem.label == "kopi.retention.daily"
+
+
+def test_members_that_want_different_numbers_disagree():
+    """One unit has one rule."""
+    unit = unit_of(
+        container("a", project="p", labels={"kopi.retention.daily": "7"}),
+        container("b", project="p", labels={"kopi.retention.daily": "9"}),
+    )
+    assert [problem.label for problem in unit.problems] == ["kopi.retention.daily"]

@@ -9,6 +9,7 @@ import pytest
 
 from kopiwatch.units.label import LABELS, NAMES, find, lookalike, nearest_name
 from kopiwatch.units.page import render
+from kopiwatch.units.retention import Retention
 from kopiwatch.units.setting import MemberSettings, UnitSettings
 
 ROOT = Path(__file__).parents[3]
@@ -29,7 +30,10 @@ def test_every_field_exists_on_its_level():
     """A row fills a field of the settings of its own level, and each field has its row."""
     for level, settings in (("member", MemberSettings), ("unit", UnitSettings)):
         fields = {field.name for field in msgspec.structs.fields(settings)}
-        assert {row.field for row in LABELS if row.level == level and row.field} == fields
+        rows = [row.field for row in LABELS if row.level == level and row.field]
+        assert {field.partition(".")[0] for field in rows} == fields
+    numbers = {row.field for row in LABELS if row.field.startswith("retention.")}
+    assert numbers == {f"retention.{name}" for name in Retention().numbers}
 
 
 def test_open_pattern_takes_any_volume_but_not_none():

@@ -33,7 +33,6 @@ def plan_of(*rows: Container, outside=(), **options):
     everybody = [*rows, *outside]
     unit = next(unit for unit in discover(everybody).units if rows[0].id in _ids(unit))
     plan = stop_plan(unit, everybody, **options)
-    assert plan.stop_levels == plan.start_levels[::-1]
     return plan, named(plan, everybody)
 
 
@@ -138,9 +137,15 @@ def test_kopiwatch_never_stops_itself():
     assert "kopiwatch itself" in plan.problems[0].reason
 
 
-def test_paused_writer_forbids_the_run_but_not_the_unit():
-    """It could not be brought back as it was."""
+def test_writer_that_is_paused_already_stays_so():
+    """It writes nothing, and it was not us who paused it."""
     plan, _ = plan_of(shop("a", volume("v"), state="paused"))
+    assert (plan.held, plan.problems, plan.reading) == ((), (), "pause")
+
+
+def test_paused_peer_of_somebody_who_stops_forbids_the_run_but_not_the_unit():
+    """It would be cut off, and stopped it could not be brought back as it was."""
+    plan, _ = plan_of(shop("a", volume("v")), shop("b", network_mode="container:a", state="paused"))
     assert plan.problems == plan.passing != ()
 
 
@@ -264,7 +269,8 @@ def hosts(draw):
         rows.append(row)
         if not row.worker and draw(st.booleans()):
             after = tuple(draw(st.lists(st.sampled_from([*NAMES, "ghost"]), max_size=2)))
-            members.append(Member(row, MemberSettings(after=after)))
+            how = draw(st.sampled_from(["stop", "stop", "pause", "live"]))
+            members.append(Member(row, MemberSettings(after=after, mode=how)))
         if draw(st.booleans()):
             shared = draw(
                 st.lists(REFERENCES.map(lambda r: f"{r}:ro" if r == "a" else r), max_size=2)
@@ -284,22 +290,34 @@ def hosts(draw):
 
 @given(hosts())
 def test_plan_never_raises_and_keeps_every_order(host):
-    """Each id at most once, only who runs, starts are the stops reversed, needs come first."""
+    """Each id at most once, only who runs, starts are the stops reversed, needs come first.
+
+    And every writer is stopped, frozen, or live by its own word.
+    """
     unit, rows, spaces = host
     plan = stop_plan(unit, rows, spaces)
     assert stop_plan(unit, rows[::-1], spaces) == plan
-    assert plan.start_levels == plan.stop_levels[::-1]
-    flat = [id_ for level in plan.stop_levels for id_ in level]
+    down = [[id_ for id_ in level if id_ not in plan.pauses] for level in plan.start_levels]
+    assert [level for level in down if level] == [list(level) for level in plan.stop_levels[::-1]]
+    stopped = [id_ for level in plan.stop_levels for id_ in level]
+    flat = [*stopped, *plan.pauses]
     assert flat == list(plan.held)
     assert len(flat) == len(set(flat)) == len(plan.reasons)
     by_id = {row.id: row for row in rows}
-    assert all(by_id[id_].running and not by_id[id_].swarm_task for id_ in flat)
+    assert all(by_id[id_].running for id_ in flat)
+    assert not any(by_id[id_].swarm_task for id_ in stopped)
     assert all(all(level) for level in (plan.start_levels, plan.stop_levels))
     writing = [m for m in unit.members if m.container.running and m.container.mounts[0].writable]
     assert not flat or writing
     if plan.problems:
         return
-    assert all(m.container.id in flat for m in writing)
+    for member in writing:
+        frozen = member.container.state == "paused"
+        places = (member.container.id in flat, member.container.id in plan.live, frozen)
+        assert sum(places) == 1, places
+        weakest = plan.reading
+        assert weakest == "live" or member.container.id not in plan.live
+        assert weakest != "stop" or member.container.id in stopped
     position = {id_: n for n, level in enumerate(plan.start_levels) for id_ in level}
     by_name = {row.name: row for row in rows}
     for id_ in flat:
@@ -312,5 +330,5 @@ def test_plan_never_raises_and_keeps_every_order(host):
     for row in rows:
         owner = row.network_mode.removeprefix("container:")
         owner_id = owner if owner in by_id else by_name[owner].id if owner in by_name else ""
-        if owner_id in position and row.running and not row.worker:
-            assert row.id in position
+        if owner_id in stopped and row.running and not row.worker:
+            assert row.id in stopped

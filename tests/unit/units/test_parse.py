@@ -135,15 +135,12 @@ def test_misspelt_name_suggests_the_right_one():
 @pytest.mark.parametrize(
     ("label", "value"),
     [
-        ("kopi.mode", "pause"),
-        ("kopi.mode", "live"),
         ("kopi.strategy", "clone"),
         ("kopi.scope", "full"),
         ("kopi.ignore", "*.tmp"),
         ("kopi.ignore.db", "*.tmp"),
         ("kopi.dump", "postgres"),
         ("kopi.hook.pre.command", "sync"),
-        ("kopi.retention.daily", "7"),
         ("kopi.drill", "@weekly"),
         ("kopi.notify", "failure"),
     ],
@@ -162,7 +159,7 @@ def test_value_that_asks_for_nothing_is_fine(label, value):
     assert parse(container("web", labels={label: value})).problems == ()
 
 
-@pytest.mark.parametrize("label", ["kopi.drill", "kopi.retention.daily"])
+@pytest.mark.parametrize("label", ["kopi.drill", "kopi.dump.timeout"])
 def test_malformed_value_of_an_unsupported_label_is_a_problem(label):
     """An unsupported label is read all the same."""
     (problem,) = parse(container("web", labels={label: "nonsense"})).problems

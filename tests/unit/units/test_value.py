@@ -19,6 +19,7 @@ from kopiwatch.units.value import (
     read_binds,
     read_boolean,
     read_catch_up,
+    read_collapse,
     read_command,
     read_dump,
     read_duration,
@@ -261,6 +262,22 @@ def test_hours_hold_their_beginning_but_not_their_end(hours, inside, outside):
     assert read_catch_up(str(hours)) == hours
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("20", "20%"), ("0%", "off"), ("no", "off"), ("of", "off"), ("0.2", "20%"), ("120%", "100%")],
+)
+def test_collapse_that_is_not_understood_says_what_would_be(text, meant):
+    """A number without its percent sign, and the words that people have for off."""
+    found = read(read_collapse, text)
+    assert isinstance(found, Bad)
+    assert repr(meant) in found.suggestion
+
+
+def test_collapse_is_its_number_or_none():
+    """off is no limit at all."""
+    assert (read(read_collapse, " 35% "), read(read_collapse, "off")) == (35, None)
+
+
 def test_schedule_false_tells_about_yaml():
     """A bare off in YAML arrives as false, and the suggestion says so."""
     found = read_schedule("false")
@@ -277,6 +294,11 @@ def test_schedule_false_tells_about_yaml():
             read_dump,
             ["postgres", "sqlite:/a.db", "command"],
             ["postgress", "sqlite", "sqlite:a.db", "redis:x"],
+        ),
+        (
+            read_collapse,
+            ["20%", "1%", "100%", "OFF"],
+            ["20", "0%", "101%", "0.2", "no", "-5%", "2 %"],
         ),
         (read_command, ["pg_ctl stop", '["a", "b"]'], ["[", "[]", "[1]", '[""]', "[" * 5000]),
         (read_notify, ["always", "ops,me"], ["Ops!", "a,,b"]),

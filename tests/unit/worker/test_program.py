@@ -6,12 +6,15 @@ import base64
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from support.hanging import hanging_folder
+from support.site import wait_until
 
 from kopiwatch.kopia.policy import GATE_AFTER, GATE_BEFORE
 
@@ -44,6 +47,7 @@ class WorkerProcess:
             "base": str(self.folder / "base"),
             "files": {"repository.config": base64.b64encode(b"{}").decode()},
             "expect": [],
+            "sources": [],
             "probe": [str(self.folder)],
             "lock": str(self.folder / "kopia.lock"),
             "owner": '{"pid": 1}',
@@ -162,6 +166,20 @@ def test_worker_refuses_a_missing_source(worker, tmp_path):
     assert "volumes/db" in refused["text"]
 
 
+@pytest.mark.parametrize("kind", ["socket", "FIFO", "device"])
+def test_worker_refuses_a_source_that_holds_no_data(worker, tmp_path, kind):
+    """Kopia would pass over it, and the source be empty."""
+    path = tmp_path / "odd"
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(path))
+    elif kind == "FIFO":
+        os.mkfifo(path)
+    worker.set_up(expect=["/dev/null" if kind == "device" else str(path)])
+    refused = worker.hear("error")
+    assert (refused["reason"], f"is a {kind}" in refused["text"]) == ("no-data", True)
+
+
 def test_worker_refuses_a_folder_that_cannot_be_written(worker, tmp_path):
     """The probe write happens with the rights that Kopia will have."""
     worker.set_up(probe=[str(tmp_path / "absent")])
@@ -198,3 +216,44 @@ def test_worker_keeps_the_end_of_long_errors(worker):
     assert ended["code"] == 3
     assert ended["err"].endswith("line19999\n")
     assert len(ended["err"]) <= 16 * 1024
+
+
+@pytest.fixture
+def dead(tmp_path):
+    with hanging_folder(tmp_path / "dead") as folder:
+        yield folder
+
+
+def test_worker_refuses_a_source_that_hangs(worker, dead):
+    """It says so, and obeys on: only a child waits for the dead disk."""
+    dead.hang("look")
+    worker.set_up(expect=[str(dead.path)])
+    wait_until(lambda: dead.hung, "the child hangs")
+    worker.order("kill")
+    assert worker.hear("error")["reason"] == "stuck"
+    worker.hear("exit")
+
+
+def test_worker_gives_the_lock_back_when_kopia_hangs_beyond_sigkill(worker, dead, tmp_path):
+    """Killed, it never runs again; it keeps its descriptors, but not the lock."""
+    worker.set_up()
+    worker.hear("set-up")
+    dead.hang("read")
+    worker.launch(f"exec cat {dead.file}")
+    wait_until(lambda: dead.hung, "Kopia hangs")
+    worker.order("kill")
+    ended = worker.hear("exit")
+    assert (ended["killed"], ended["remains"]) == (True, True)
+    assert lock_is_free(tmp_path / "kopia.lock")
+
+
+def test_worker_leaves_although_kopia_hangs(worker, dead, tmp_path):
+    """The dead man's switch works then, too."""
+    worker.set_up()
+    worker.hear("set-up")
+    dead.hang("read")
+    worker.launch(f"exec cat {dead.file}")
+    wait_until(lambda: dead.hung, "Kopia hangs")
+    worker.process.stdin.close()
+    assert worker.process.wait(15) == 0
+    assert lock_is_free(tmp_path / "kopia.lock")

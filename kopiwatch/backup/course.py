@@ -1,0 +1,70 @@
+"""The course of a run: which phase it is in, how long each took, and what is said on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+
+from kopiwatch.backup.house import House
+from kopiwatch.backup.journal import Held, Journal
+from kopiwatch.backup.result import Phase, PhaseTime
+from kopiwatch.errors import RunError
+from kopiwatch.task import deadline
+
+
+class Course:
+    """One run of one unit. ``phase`` is the one of just now, ``times`` those that ended.
+
+    ``failed_in`` is the phase that first ended with an error, None while there is none.
+    ``source`` is the repository's name for the unit (``user@host:path``).
+    """
+
+    def __init__(self, house: House, unit: str, run: str, source: str) -> None:
+        self.house = house
+        self.unit = unit
+        self.run = run
+        self.source = source
+        self.phase: Phase = "check"
+        self.times: list[PhaseTime] = []
+        self.failed_in: Phase | None = None
+
+    def say(self, action: str, message: str, **facts: object) -> None:
+        """Tell whoever follows."""
+        self.house.listener.say(action, f"{self.unit}: {message}", **facts)
+
+    @contextmanager
+    def timed(self, phase: Phase) -> Iterator[None]:
+        """The block is this phase."""
+        self.phase = phase
+        began, start = self.house.clock.now(), self.house.clock.seconds()
+        self.house.listener.say("phase", phase, unit=self.unit, run=self.run)
+        try:
+            yield
+        except BaseException:
+            # The first one: what is undone after it is not where it failed.
+            self.failed_in = self.failed_in or phase
+            raise
+        finally:
+            self.times.append(PhaseTime(phase, began, self.house.clock.seconds() - start))
+
+    def deadline(self, seconds: float, sentence: str) -> AbstractContextManager[None]:
+        """Cancel the block after ``seconds``; it then raises RunError with reason ``deadline``."""
+
+        def late() -> RunError:
+            return RunError(
+                f"unit {self.unit}: {sentence} ({timedelta(seconds=seconds)})",
+                phase=self.phase,
+                reason="deadline",
+            )
+
+        return deadline(seconds, late)
+
+    async def journal(self, held: tuple[Held, ...], *, early: bool = False) -> None:
+        """Put on the disk who is to be brought back; nobody means that a verdict is owed.
+
+        ``early`` says that nobody is down yet.
+        """
+        await self.house.state.journals.write(
+            Journal(self.unit, self.run, self.house.clock.now(), self.source, held), early=early
+        )

@@ -1,0 +1,51 @@
+"""The phase *keep*: what the unit's retention lets go is deleted, after a success only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from kopiwatch.kopia.port import Repository
+from kopiwatch.kopia.retention import fates
+from kopiwatch.units.setting import UnitSettings
+from kopiwatch.units.zone import zone
+
+MOST_AT_ONCE = 10
+"""A run that would delete more deletes nothing: a rule or a clock may have gone wrong."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What the phase did: how many manifests went, or why none did.
+
+    ``failed`` says that the repository could not be listed, or did not delete.
+    """
+
+    deleted: int = 0
+    warning: str = ""
+    failed: bool = False
+
+
+NOTHING = Kept()
+
+
+async def keep(
+    repository: Repository, source: str, unit: str, settings: UnitSettings, now: datetime
+) -> Kept:
+    """Delete what the rule of this unit no longer keeps: one list, one call, by id.
+
+    Call it when the verdict of the run that just ended is durable, with the run lock held: every
+    run of this source has its verdict then. Raises RepositoryError or BusyError; Kopia deletes all
+    of them or, if one of the ids is unknown, none.
+    """
+    found = await repository.snapshots(source)
+    told = fates(found, settings.retention, zone=zone(settings.timezone), now=now)
+    going = tuple(fate.snapshot.id for fate in told if fate.goes)
+    if len(going) > MOST_AT_ONCE:
+        return Kept(
+            warning=f"retention would delete {len(going)} restore points at once, so it deleted"
+            f" none: look at `kopiwatch repo retention show {unit}`, and do it with"
+            f" `kopiwatch repo retention apply {unit} --yes`"
+        )
+    await repository.delete(going)
+    return Kept(deleted=len(going))

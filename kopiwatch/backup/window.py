@@ -1,0 +1,174 @@
+"""The window: everybody stopped or frozen, one read, everybody back. Nothing else happens in it."""
+
+from __future__ import annotations
+
+import anyio
+
+from kopiwatch.backup.answer import failure
+from kopiwatch.backup.bringing import (
+    bring_back,
+    longest_stop,
+    still_running,
+    wait_all_healthy,
+    watch,
+)
+from kopiwatch.backup.course import Course
+from kopiwatch.backup.gate import GatedKopia
+from kopiwatch.backup.interference import Disturbance, Observer, taken_over
+from kopiwatch.backup.journal import Held
+from kopiwatch.backup.result import MemberResult
+from kopiwatch.backup.stopping import HoldPlan, Stopping, as_held, freeze, refresh, stop_level
+from kopiwatch.units.unit import Unit
+
+OBSERVE_SECONDS = 2.0
+
+
+class Window:
+    """The window of one run. ``seconds`` is its downtime, ``members`` how they came back.
+
+    ``hold`` is who is held, as of now. ``disturbance`` is who disturbed the read. ``paths`` are
+    the places of the sources for the worker, ``mountpoints`` where volumes lie on the host, by
+    name.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        unit: Unit,
+        hold: HoldPlan,
+        *,
+        paths: tuple[str, ...],
+    ) -> None:
+        self.course = course
+        self.unit = unit
+        self.hold = hold
+        self.paths = paths
+        self.mountpoints: dict[str, str] = {}
+        self.stopping = Stopping()
+        self.members: tuple[MemberResult, ...] = ()
+        self.disturbance = Disturbance()
+        self.undisturbed = False
+        self.seconds = 0.0
+        self.up_at = 0.0
+
+    async def open(self, kopia: GatedKopia, limit: float) -> None:
+        """Hold, read within ``limit`` seconds, bring back; whatever happens, all are brought back.
+
+        Kopia is at its gate before, and has read everything after. Raises what went wrong.
+        """
+        house = self.course.house
+        observer = Observer(house.engine, self.unit, self.mountpoints, house.own)
+        await observer.begin(self.hold)
+        self.hold = await refresh(house.engine, self.hold)
+        kopia.check_waiting()
+        await self.course.journal(self.hold.held, early=True)
+        opened = house.clock.seconds()
+        try:
+            with self.course.deadline(limit, "the window took longer than kopi.window-timeout"):
+                await self._stop(kopia)
+                await self._read(kopia, observer)
+        except BaseException:
+            # No second writer beside a living Kopia: it is dead before the first start.
+            with anyio.CancelScope(shield=True):
+                await kopia.kill()
+            raise
+        finally:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._start()
+            finally:
+                # Downtime lasts until the last start has returned, then until all are healthy.
+                self.seconds = max(0.0, self.up_at - opened)
+        await kopia.flush()
+        if self.hold.held:
+            await self._health()
+            self.up_at = house.clock.seconds()
+            self.seconds = self.up_at - opened
+
+    async def observe(self) -> None:
+        """Look again a moment after the last start: who came back may have fallen over since."""
+        if not self.hold.held:
+            return
+        house = self.course.house
+        since = house.clock.seconds() - self.up_at
+        await house.clock.sleep(max(0.0, OBSERVE_SECONDS - since))
+        self.members = await still_running(house.engine, self.hold.held, self.members)
+
+    async def _stop(self, kopia: GatedKopia) -> None:
+        if not self.hold.held:
+            return
+        engine = self.course.house.engine
+        self.course.say("stop", self.hold.announcement)
+        with self.course.timed("stop"):
+            for level in self.hold.levels:
+                await stop_level(engine, level, self.stopping)
+                await self._note()
+            if self.hold.pauses:
+                await freeze(engine, self.hold.pauses, self.stopping)
+                await self._note()
+            if self.hold.reading == "pause":
+                # What a frozen program wrote by mmap gets its times only now.
+                await kopia.sync(self.paths, "stop")
+
+    async def _note(self) -> None:
+        """For the record: who was down before we came, or has restarted by itself since."""
+        seen = as_held(self.hold, self.stopping)
+        if seen.held != self.hold.held:
+            await self.course.journal(seen.held)
+            self.hold = seen
+
+    async def _read(self, kopia: GatedKopia, observer: Observer) -> None:
+        with self.course.timed("read"):
+            said = await kopia.read()
+            if said.say != "read":
+                raise failure(self.unit.name, said, "read")
+            self.disturbance = await observer.look(self.hold)
+            self.undisturbed = not self.disturbance.text
+
+    async def _start(self) -> None:
+        """Bring back exactly whom we held; the journal keeps whoever does not come."""
+        house, stopping = self.course.house, self.stopping
+        held = [member for member in self.hold.held if member.id in stopping.begun]
+        held = [member for member in held if member.id not in stopping.not_ours]
+        theirs = set() if self.undisturbed else await taken_over(house.engine, held)
+        held = [member for member in held if member.id not in theirs]
+        if held:
+            with self.course.timed("start"):
+                self.members = await bring_back(house.engine, held, house.clock)
+                self.up_at = house.clock.seconds()
+                await self._watch(held)
+        failed = {member.name for member in self.members if member.state == "failed"}
+        still = tuple(member for member in held if member.name in failed)
+        await self.course.journal(still)
+        for member in self.members:
+            if member.state == "failed":
+                self.course.say("start-failed", f"{member.name} does not start: {member.detail}")
+
+    async def _watch(self, held: list[Held]) -> None:
+        """Undo what Docker still carries out after our calls for it were cut off."""
+        uncertain = [member for member in held if member.id in self.stopping.uncertain]
+        if not uncertain:
+            return
+        house = self.course.house
+        names = ", ".join(member.name for member in uncertain)
+        seconds = longest_stop(uncertain)
+        self.course.say("watch", f"up to {seconds:.0f} s more: Docker may still be holding {names}")
+        before = self.members
+        self.members = await watch(
+            house.engine,
+            held,
+            before,
+            house.clock,
+            watched=self.stopping.uncertain,
+            seconds=seconds,
+        )
+        if self.members != before:
+            self.up_at = house.clock.seconds()
+
+    async def _health(self) -> None:
+        """Who was healthy must be healthy again; Kopia writes meanwhile."""
+        house = self.course.house
+        with self.course.timed("health"):
+            self.members = await wait_all_healthy(
+                house.engine, self.hold.held, self.members, house.clock
+            )
