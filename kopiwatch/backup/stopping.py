@@ -32,11 +32,17 @@ class HoldPlan(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
     def without(self, gone: set[str]) -> HoldPlan:
-        """The same plan without these ids."""
+        """The same plan without these ids, which are down: that is why they are left out."""
         kept = tuple(member for member in self.held if member.id not in gone)
         levels = (tuple(stop for stop in level if stop.id not in gone) for level in self.levels)
         return msgspec.structs.replace(
-            self, held=kept, levels=tuple(level for level in levels if level)
+            self,
+            held=kept,
+            levels=tuple(level for level in levels if level),
+            inspected=tuple(
+                msgspec.structs.replace(i, running=False) if i.id in gone else i
+                for i in self.inspected
+            ),
         )
 
 
