@@ -103,10 +103,13 @@ class Observer:
         try:
             now = await self._engine.inspect(before.id)
         except ContainerGone:
-            return ""
-        if now.running or now.started_at == before.started_at:
-            return ""
-        return f"{before.name} ran for a while and could write to a source while it was read"
+            return f"somebody removed {before.name}: whether it ran while it was read is not known"
+        if now.running:
+            return ""  # told as one that runs
+        # The list did not know of one that ran when it was looked at, so it was not stopped.
+        if before.running or now.started_at != before.started_at:
+            return f"{before.name} ran for a while and could write to a source while it was read"
+        return ""
 
     def _known(self, plan: HoldPlan) -> set[str]:
         return {self._own, *(member.id for member in plan.held), *plan.live}

@@ -40,7 +40,7 @@ class HoldPlan(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
     def without(self, gone: set[str]) -> HoldPlan:
-        """The same plan without these ids."""
+        """The same plan without these ids, which are down: that is why they are left out."""
         kept = tuple(member for member in self.held if member.id not in gone)
         levels = (tuple(stop for stop in level if stop.id not in gone) for level in self.levels)
         return msgspec.structs.replace(
@@ -48,6 +48,10 @@ class HoldPlan(msgspec.Struct, frozen=True):
             held=kept,
             levels=tuple(level for level in levels if level),
             pauses=tuple(id_ for id_ in self.pauses if id_ not in gone),
+            inspected=tuple(
+                msgspec.structs.replace(i, running=False) if i.id in gone else i
+                for i in self.inspected
+            ),
         )
 
     @property

@@ -399,6 +399,8 @@ class Worker:
                 self.obey(line)
             except Refused as refusal:
                 say("error", reason=refusal.reason, text=refusal.text)
+            except KeyError as error:
+                say("error", reason="protocol", text=f"an order lacks {error}")
             except OSError as error:
                 say("error", reason="system", text=str(error))
 

@@ -82,6 +82,18 @@ def test_member_that_somebody_starts_right_after_its_stop_was_not_stopped_then(t
         world.process("shop", Trouble(happenings=(doing,)))
 
 
+@pytest.mark.parametrize("end", ["stop", "remove"])
+@pytest.mark.parametrize("turn", range(9))
+def test_member_that_the_list_missed_and_that_ends_during_the_read_makes_it_partial(turn, end):
+    """It was down in the list, ran when it was looked at, wrote, and is down again at the end."""
+    doings = (
+        Happening(Moment("settle", turn), "stop-and-start", 0),
+        Happening(Moment("read", 1), end, 0),
+    )
+    with world_of(MemberSpec("db")) as world:
+        world.process("shop", Trouble(happenings=doings))
+
+
 def test_successor_that_somebody_ran_and_stopped_is_left_alone():
     """Recreated, started and stopped while its predecessor was held: it is as they want it."""
     doings = (
@@ -92,6 +104,14 @@ def test_successor_that_somebody_ran_and_stopped_is_left_alone():
         death = Death(Moment("flush", 0), 0.0)
         world.process("shop", Trouble(happenings=doings, death=death))
         assert world.down("db")
+
+
+def test_member_that_was_down_and_is_removed_during_the_read_makes_it_partial():
+    """Somebody may have started it before."""
+    doings = (Happening(Moment("ready", 0), "start", 0), Happening(Moment("read", 1), "remove", 0))
+    with world_of(MemberSpec("db", state="exited")) as world:
+        world.process("shop", Trouble(happenings=doings))
+        assert world.oracle.results["r1"].reason == "interference"
 
 
 def test_member_that_was_down_and_ran_during_the_read_makes_it_partial():

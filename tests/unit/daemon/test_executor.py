@@ -394,7 +394,7 @@ async def test_history_that_takes_nothing_does_not_touch_the_run(world):
         world.engine.hook("stop", "web", anyio.Path(world.state.path / "history.db").unlink)
         await world.back_up()
         assert world.verdicts == [SUCCESS]
-        assert world.desk.ledger.trouble
+        assert world.said.of("history")
         world.engine.hook("stop", "web", lambda: None)
         await world.back_up()
         assert world.verdicts == [SUCCESS, SUCCESS]

@@ -196,7 +196,13 @@ def test_worker_with_a_program_that_is_missing_says_launch(worker):
     assert worker.hear("error")["reason"] == "launch"
 
 
-@pytest.mark.parametrize("line", [b"nonsense", b"[]", b'{"do": 1}', b'{"do": "go"}', b'{"x": 1}'])
+STRANGE = (
+    *(b"nonsense", b"[]", b'{"do": 1}', b'{"do": "go"}', b'{"x": 1}'),
+    *(b'{"do": "sync"}', b'{"do": "set-up"}'),
+)
+
+
+@pytest.mark.parametrize("line", STRANGE)
 def test_worker_survives_strange_orders(worker, line):
     """An order that is none is refused, and the worker goes on."""
     worker.hear("hello")
