@@ -46,7 +46,8 @@ async def bring_back(
 async def _bring_one(
     engine: Engine, member: Held, by_id: dict[str, Held], clock: Clock
 ) -> MemberResult:
-    for dependency in member.await_healthy:
+    # A frozen one comes back at once: it is in the middle of something, and was up all the time.
+    for dependency in member.await_healthy if member.how == "stop" else ():
         if dependency in by_id:
             # Advisory: a dependency that is sick or gone must not keep its dependents down.
             await outcomes([partial(_wait, engine, by_id[dependency], clock)])
@@ -193,7 +194,11 @@ async def still_running(
     engine: Engine, held: Iterable[Held], results: Iterable[MemberResult]
 ) -> tuple[MemberResult, ...]:
     """Look again: a member that came back and fell over since is a failure."""
-    rows = {row.id: row for row in await engine.containers()}
+    listed = await engine.containers()
+    rows = {row.id: row for row in listed}
+    for member in held:
+        if member.id not in rows:
+            rows.update((member.id, row) for row in listed if is_successor(row, member))
     ids = {member.name: member.id for member in held if not member.shaky}
 
     def look(result: MemberResult) -> MemberResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -13,6 +13,9 @@ from kopiwatch.units.zone import zone
 
 MOST_AT_ONCE = 10
 """A run that would delete more deletes nothing: a rule or a clock may have gone wrong."""
+
+LONGEST_GAP = timedelta(days=60)
+"""A clock that leaps ahead makes every restore point old at once."""
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -41,6 +44,14 @@ async def keep(
     found = await repository.snapshots(source)
     told = fates(found, settings.retention, zone=zone(settings.timezone), now=now)
     going = tuple(fate.snapshot.id for fate in told if fate.goes)
+    whole = sorted(fate.snapshot.start_time for fate in told if fate.state == "complete")
+    losing = any(fate.goes and fate.state == "complete" for fate in told)
+    if losing and len(whole) > 1 and whole[-1] - whole[-2] > LONGEST_GAP:
+        return Kept(
+            warning=f"the newest restore point is {(whole[-1] - whole[-2]).days} days younger than"
+            f" the one before, so retention deleted none: is the clock right? If it is,"
+            f" `kopiwatch repo retention apply {unit}`"
+        )
     if len(going) > MOST_AT_ONCE:
         return Kept(
             warning=f"retention would delete {len(going)} restore points at once, so it deleted"

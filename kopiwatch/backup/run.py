@@ -62,6 +62,7 @@ class Run:
         self.kept = NOTHING
         self.kopia_lost = False
         self.unrecorded: KopiwatchError | None = None
+        self.settled = False
         self.left_behind: list[str] = []
 
     async def execute(self) -> RunResult:
@@ -104,8 +105,10 @@ class Run:
             with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_SECONDS):
                 await self._report(verdict, reason, message)
         result = self.result
-        if result is None:
+        if result is None and verdict == "success" and not self.settled:
             return await self._end_badly(self._late())
+        if result is None:
+            result = await self._report(verdict, reason, message)
         if reason == "interference" and self.window.disturbance.foreign:
             self.result = msgspec.structs.replace(result, hint=SHARED_HINT)
         elif reason in REFUSALS:
@@ -295,6 +298,7 @@ class Run:
             except KopiwatchError as error:
                 self.unrecorded = error
                 return
+            self.settled = True
             try:
                 self.kept = await keep(
                     house.repository, self._source, unit.name, unit.settings, house.clock.now()
@@ -336,7 +340,7 @@ class Run:
         identity = self.snapshot.id if self.snapshot else ""
         unrecorded, self.unrecorded = self.unrecorded, None
         with self.course.timed("report"):
-            if self.launched and unrecorded is None:
+            if self.launched and unrecorded is None and not self.settled:
                 try:
                     identity = await self._settle(reason) or identity
                 except KopiwatchError as error:

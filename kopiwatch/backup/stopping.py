@@ -114,6 +114,25 @@ async def refresh(engine: Engine, plan: HoldPlan) -> HoldPlan:
     return msgspec.structs.replace(left, held=tuple(held))
 
 
+async def restarted(engine: Engine, plan: HoldPlan, ids: set[str]) -> HoldPlan:
+    """The plan with since when these run now: the stops before theirs may have taken minutes.
+
+    Else whom somebody restarted meanwhile, and we stop, would look started by somebody since.
+    """
+    members = [member for member in plan.held if member.id in ids]
+    found = await outcomes([partial(engine.inspect, member.id) for member in members])
+    now = {each.id: each for each in found if isinstance(each, Inspected) and each.running}
+    held = (
+        msgspec.structs.replace(
+            m, started_at=now[m.id].started_at, restarts=now[m.id].restart_count
+        )
+        if m.id in now
+        else m
+        for m in plan.held
+    )
+    return msgspec.structs.replace(plan, held=tuple(held))
+
+
 async def stop_level(engine: Engine, level: Iterable[Stop], stopping: Stopping) -> None:
     """Stop the containers of one level side by side; ``stopping`` keeps the record.
 

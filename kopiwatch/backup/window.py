@@ -17,7 +17,15 @@ from kopiwatch.backup.gate import GatedKopia
 from kopiwatch.backup.interference import Disturbance, Observer, taken_over
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.result import MemberResult
-from kopiwatch.backup.stopping import HoldPlan, Stopping, as_held, freeze, refresh, stop_level
+from kopiwatch.backup.stopping import (
+    HoldPlan,
+    Stopping,
+    as_held,
+    freeze,
+    refresh,
+    restarted,
+    stop_level,
+)
 from kopiwatch.units.unit import Unit
 
 OBSERVE_SECONDS = 2.0
@@ -100,7 +108,10 @@ class Window:
         engine = self.course.house.engine
         self.course.say("stop", self.hold.announcement)
         with self.course.timed("stop"):
-            for level in self.hold.levels:
+            for place, level in enumerate(self.hold.levels):
+                if place:
+                    now = await restarted(engine, self.hold, {stop.id for stop in level})
+                    await self._put(now)
                 await stop_level(engine, level, self.stopping)
                 await self._note()
             if self.hold.pauses:
@@ -112,7 +123,9 @@ class Window:
 
     async def _note(self) -> None:
         """For the record: who was down before we came, or has restarted by itself since."""
-        seen = as_held(self.hold, self.stopping)
+        await self._put(as_held(self.hold, self.stopping))
+
+    async def _put(self, seen: HoldPlan) -> None:
         if seen.held != self.hold.held:
             await self.course.journal(seen.held)
             self.hold = seen

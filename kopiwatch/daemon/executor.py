@@ -67,10 +67,10 @@ class Executor:
         ask = None if self.desk.held else self.desk.queue.take(now)
         if ask is not None:
             await self._back_up(ask)
+        elif self._owed_at is not None and now >= self._owed_at:
+            await self._bring_back()  # first: a probe of a repository that hangs takes minutes
         elif self._probe_at is None or now >= self._probe_at:
             await self._probe()
-        elif self._owed_at is not None and now >= self._owed_at:
-            await self._bring_back()
         else:
             await self.desk.work.wait(self._pause(now))
 

@@ -136,9 +136,13 @@ class _Planning:
         pending: list[str] = []
         reached = {id_: reach([id_], self.needs) for id_ in self.members}
 
-        def add(id_: str, reason: str, *, peer: bool = False) -> None:
+        def add(id_: str, reason: str, *, peer: bool = False, needs: bool = False) -> None:
             wanted = self.mode(id_)
-            how: How = "pause" if wanted == "pause" and not peer else "stop"
+            # Whoever needs somebody who is stopped would run on without it until the freeze.
+            # One that restarts over and over cannot be frozen: most of the time nothing runs.
+            frozen = wanted == "pause" and not peer and not needs
+            frozen = frozen and self.rows[id_].state != "restarting"
+            how: How = "pause" if frozen else "stop"
             if id_ in reasons and (how == "pause" or id_ not in self.frozen):
                 return
             if not self.at_work(id_, peer=peer) or not self.may_hold(id_, reason, how, peer=peer):
@@ -162,7 +166,7 @@ class _Planning:
                     add(link.dependent, f"{link.why} {self.name(needed)}", peer=True)
             for id_ in self.members:
                 if needed in reached[id_]:
-                    add(id_, f"depends on {self.name(needed)}")
+                    add(id_, f"depends on {self.name(needed)}", needs=True)
         return reasons
 
     def mode(self, id_: str) -> Mode:

@@ -114,18 +114,28 @@ def expect_path(path: str) -> None:
 
 
 def in_memory(paths: list[str]) -> list[str]:
-    """The paths that lie on a file system without a disk; it tells nobody of writes by mmap."""
+    """The paths that lie on, or hold, a file system without a disk.
+
+    It tells nobody of writes by mmap.
+    """
     kinds = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
             fields, _, more = line.partition(" - ")
             kinds[fields.split(" ")[2]] = more.split(" ")[0]
-    found = []
-    for path in paths:
+
+    def volatile(path: str) -> bool:
         device = os.lstat(path).st_dev
-        if kinds.get(f"{os.major(device)}:{os.minor(device)}") in ("tmpfs", "ramfs"):
-            found.append(path)
-    return found
+        return kinds.get(f"{os.major(device)}:{os.minor(device)}") in ("tmpfs", "ramfs")
+
+    return [path for path in paths if any(volatile(each) for each in with_nested([path]))]
+
+
+def with_nested(paths: list[str]) -> list[str]:
+    """The paths, and whatever is mounted below them: Kopia reads on across mount points."""
+    points = [point for point, _, _ in mounts()]
+    below = [p for p in points if any(p.startswith(path.rstrip("/") + "/") for path in paths)]
+    return list(dict.fromkeys([*paths, *below]))
 
 
 def mounts() -> list[tuple[str, str, str]]:
@@ -170,7 +180,7 @@ def sync_filesystems(paths: list[str]) -> None:
 
     library = ctypes.CDLL(None, use_errno=True)
     done = set()
-    for path in paths:
+    for path in with_nested(paths):
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             device = os.fstat(handle).st_dev

@@ -108,7 +108,7 @@ def test_the_sidecar_that_is_stopped_in_a_window_leaves_nothing_down(project):
     assert project.inspect("kopiwatch")["State"]["ExitCode"] in (0, 143)
     assert project.inspect("db")["State"]["Status"] == "running"
     assert project.inspect("db")["State"]["StartedAt"] != since
-    assert not has_files(f"{journal}/journal")
+    assert not holds_journals(f"{journal}/journal")
 
 
 def test_a_backup_through_the_socket_proxy(project):
@@ -175,6 +175,6 @@ def holds_somebody(folder):
     return any(json.loads(text)["members"] for text in texts)
 
 
-def has_files(folder):
-    """Whether a folder of a volume holds anything."""
-    return Path(folder).is_dir() and any(Path(folder).iterdir())
+def holds_journals(folder):
+    """Whether a folder of a volume holds a journal."""
+    return any(Path(folder).glob("*.json"))
