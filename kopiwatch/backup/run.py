@@ -377,6 +377,9 @@ class Run:
     # -- small helpers -------------------------------------------------------------------------
 
     def _warnings(self) -> list[str]:
-        hold, doubt = self.window.hold, self.window.disturbance.doubt
-        told = (*self.unit.warnings, *hold.warnings, *self.notes, doubt, *self.left_behind)
+        window = self.window
+        told = (
+            *(*self.unit.warnings, *window.hold.warnings, *window.remarks, *self.notes),
+            *(window.disturbance.doubt, *self.left_behind),
+        )
         return list(dict.fromkeys(filter(None, told)))

@@ -53,6 +53,7 @@ class Window:
         self.paths = paths
         self.mountpoints: dict[str, str] = {}
         self.stopping = Stopping()
+        self._planned: tuple[Held, ...] = ()
         self.members: tuple[MemberResult, ...] = ()
         self.disturbance = Disturbance()
         self.undisturbed = False
@@ -68,6 +69,7 @@ class Window:
         observer = Observer(house.engine, self.unit, self.mountpoints, house.own)
         await observer.begin(self.hold)
         self.hold = await refresh(house.engine, self.hold)
+        self._planned = self.hold.held
         kopia.check_waiting()
         await self.course.journal(self.hold.held, early=True)
         opened = house.clock.seconds()
@@ -92,6 +94,14 @@ class Window:
             await self._health()
             self.up_at = house.clock.seconds()
             self.seconds = self.up_at - opened
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be known of members that ran as the window opened, and were not ours then."""
+        ended = (m.name for m in self._planned if m.id in self.stopping.not_ours)
+        return tuple(
+            f"{n} ended by itself before it could be held, and is left down" for n in ended
+        )
 
     async def observe(self) -> None:
         """Look again a moment after the last start: who came back may have fallen over since."""

@@ -205,3 +205,29 @@ async def test_signal_while_it_deletes_leaves_the_verdict(world, when):
     assert attempt.result.verdict == "success"
     assert world.repository.contents.snapshots[-1].quarantine == ""
     assert await world.journal() is None
+
+
+async def test_success_that_is_settled_stays_one(world):
+    """What becomes of the journal while retention deletes changes no verdict."""
+    only(world, latest=1)
+    earlier(world, 2)
+
+    async def damage() -> None:
+        folder = anyio.Path(world.state.path) / "journal"
+        await folder.mkdir(exist_ok=True)
+        await (folder / "shop.json").write_text("{")
+
+    world.repository.hook("delete", damage)
+    result = await world.run()
+    assert (result.verdict, result.deleted) == ("success", 2)
+    assert world.repository.contents.snapshots[-1].quarantine == ""
+
+
+async def test_clock_that_leaps_ahead_deletes_nothing(world):
+    """Every other point looks old at once; that takes somebody's word."""
+    only(world, daily=2)
+    ids = earlier(world, 3, step=timedelta(days=400))
+    result = await world.run()
+    assert (result.verdict, result.deleted) == ("success", 0)
+    assert "is the clock right?" in result.warnings[-1]
+    assert left(world)[:3] == ids

@@ -622,3 +622,43 @@ async def test_worker_that_neither_confirms_nor_goes_keeps_nobody_down(world, mo
     assert (result.verdict, result.message) == ("failed", "no")
     assert world.states == UP
     assert any("exit event" in line for line in result.warnings)
+
+
+async def test_successor_that_falls_over_after_its_start_fails_the_run(world):
+    """It has another id than the member that was stopped."""
+
+    def recreate(_):
+        row = world.engine.all[world.web].row
+        world.engine.remove(world.web)
+        again = world.engine.add_container(
+            "web", labels=dict(row.labels), mounts=row.mounts, state="created"
+        )
+        world.program.at("flush", lambda _: world.engine.set_state(again, "exited", 1))
+        return False
+
+    world.program.at("go", recreate)
+    result = await world.run()
+    assert (result.verdict, result.reason) == ("failed", "start")
+
+
+async def test_member_that_is_restarted_while_another_stops_is_still_ours(world):
+    """Its StartedAt is that of now as its own stop begins, though that is cut off."""
+
+    def restart():
+        world.time.passed += 60
+        found = world.engine.all[world.db]
+        found.details = msgspec.structs.replace(found.details, started_at=world.time.now())
+
+    world.engine.hook("stop", "web", restart)
+    world.engine.fail("stop", "db", EngineError("cut off"), late=True)
+    result = await world.run()
+    assert result.verdict == "failed"
+    assert world.states == UP
+
+
+async def test_member_that_ends_before_its_stop_is_told_of(world):
+    """Somebody else's doing, so it stays down; a success must not hide it."""
+    world.engine.hook("stop", "web", lambda: world.engine.set_state(world.db, "exited", 1))
+    result = await world.run()
+    assert world.states == ["exited", "running"]
+    assert any("db ended by itself" in line for line in result.warnings)
