@@ -30,7 +30,7 @@ def shared(tmp_path_factory) -> Iterator[FaultWorld]:
 @pytest.fixture
 def world(shared) -> Iterator[FaultWorld]:
     yield shared
-    shared.mend()
+    shared.rest()
 
 
 CASES = {

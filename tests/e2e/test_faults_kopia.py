@@ -26,7 +26,7 @@ def shared(tmp_path_factory) -> Iterator[FaultWorld]:
 @pytest.fixture
 def world(shared) -> Iterator[FaultWorld]:
     yield shared
-    shared.mend()
+    shared.rest()
     shared.site.extra.pop("KOPIWATCH_RUN_TIMEOUT", None)
 
 

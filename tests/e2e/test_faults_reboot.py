@@ -94,7 +94,7 @@ def world(engine, tmp_path) -> Iterator[OwnWorld]:
 
     made = OwnWorld(make_site(tmp_path / "site", "namespace", Named()), engine)
     yield made
-    made.mend()
+    made.rest()
     shutil.rmtree(tmp_path / "site", ignore_errors=True)
 
 

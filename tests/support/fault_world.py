@@ -43,6 +43,8 @@ class FaultWorld:
     Each has ``db``, ``web`` that depends on it, and ``idle``, which was stopped long ago.
     """
 
+    run: subprocess.Popen[str] | None = None
+
     def __init__(self, site: Site, scope: docker.Scope, proxy: DockerProxy) -> None:
         self.site = site
         self.scope = scope
@@ -109,7 +111,15 @@ class FaultWorld:
         """A backup of content that no run before has seen."""
         self.marker = f"{self.marker}."
         (self.volume(unit) / "kept").write_text(self.marker)
-        return self.site.start("backup", unit, "--json")
+        self.run = self.site.start("backup", unit, "--json")
+        return self.run
+
+    def rest(self) -> None:
+        """After a test: no more faults, and no run that it left behind."""
+        self.mend()
+        if self.run is not None and self.run.poll() is None:
+            self.run.kill()
+            self.run.communicate()
 
     def mend(self) -> None:
         """No more faults."""
@@ -200,4 +210,4 @@ def fault_world(folder: Path, *units: str) -> Iterator[FaultWorld]:
         for unit in units:
             world.stack(unit)
         yield world
-        world.mend()
+        world.rest()
