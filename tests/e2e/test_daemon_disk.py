@@ -29,9 +29,9 @@ def small_state(tmp_path, scope):
 
 @pytest.fixture
 def small_repository(tmp_path, scope):
-    """A site whose repository is on a disk of 256 MiB; yields both."""
+    """A site whose repository is on a disk of 384 MiB; yields both."""
     folder = tmp_path / "site"
-    with small_disk(folder / "disk", 256) as disk:
+    with small_disk(folder / "disk", 384) as disk:
         site = Site(folder, "namespace", scope.name)
         site.extra["KOPIWATCH_REPOSITORY"] = f"filesystem:{disk.path}/repository"
         (disk.path / "repository").mkdir()
