@@ -41,9 +41,11 @@ RUN rm -rf /usr/local/bin/pip* /usr/local/bin/idle* /usr/local/bin/*-config \
       /usr/lib/python3.*/ensurepip /usr/share/python-wheels /root/.cache
 COPY --from=kopia /bin/kopia /usr/local/bin/kopia
 COPY --from=build /opt/kopiwatch /opt/kopiwatch
-# The worker runs by path, without the package: python3 -I -S /usr/local/lib/kopiwatch/worker.py
-COPY kopiwatch/worker/program.py /usr/local/lib/kopiwatch/worker.py
-RUN mkdir -m 0700 /var/lib/kopiwatch /var/cache/kopiwatch
+# The worker runs by path, without the other packages, on a file system that cannot be written:
+# python3 -I -S /usr/local/lib/kopiwatch/kopiwatch/worker
+COPY kopiwatch/__init__.py /usr/local/lib/kopiwatch/kopiwatch/
+COPY kopiwatch/worker /usr/local/lib/kopiwatch/kopiwatch/worker
+RUN python3 -m compileall -q /usr/local/lib/kopiwatch && mkdir -m 0700 /var/lib/kopiwatch /var/cache/kopiwatch
 ENV PATH=/opt/kopiwatch/bin:$PATH PYTHONUNBUFFERED=1
 # The cache only. The state must come by a mount that somebody chose: an anonymous volume would
 # vanish with the container, so without one kopiwatch refuses to run.

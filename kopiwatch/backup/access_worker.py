@@ -17,7 +17,7 @@ from kopiwatch.engine.port import Channel, Engine, WorkerMount, WorkerSpec
 from kopiwatch.errors import RunError
 from kopiwatch.units.container import STATE_LABEL, WORKER_LABEL
 
-ENTRYPOINT = ("python3", "-I", "-S", "/usr/local/lib/kopiwatch/worker.py")
+ENTRYPOINT = ("python3", "-I", "-S", "/usr/local/lib/kopiwatch/kopiwatch/worker")
 PLACE = "/kopiwatch"
 
 

@@ -11,11 +11,15 @@ Verdict = Literal["success", "partial", "failed", "skipped"]
 Phase = Literal[
     "wait",
     "check",
+    "dumps",
+    "hot",
     "ready",
+    "hooks-pre",
     "stop",
     "read",
     "start",
     "health",
+    "hooks-post",
     "flush",
     "verify",
     "keep",
@@ -26,7 +30,14 @@ MemberState = Literal["started", "ran-already", "taken-over", "gone", "failed"]
 
 IN_WINDOW: tuple[Phase, ...] = ("stop", "read", "start")
 """The phases from the first stop to the last start."""
-AFTER_WINDOW: tuple[Phase, ...] = ("health", "flush", "verify", "keep", "report")
+AFTER_WINDOW: tuple[Phase, ...] = (
+    "health",
+    "hooks-post",
+    "flush",
+    "verify",
+    "keep",
+    "report",
+)
 """The phases in which every member has been started again."""
 
 

@@ -171,11 +171,15 @@ class Follower:
 
 PHASES = {
     "check": "checking repository and containers",
+    "dumps": "dumping databases",
+    "hot": "reading ahead while everything runs",
     "ready": "opening the repository; Kopia goes to the gate",
+    "hooks-pre": "running hooks",
     "stop": "stopping containers",
     "read": "reading data",
     "start": "starting containers",
     "health": "waiting for health",
+    "hooks-post": "running hooks",
     "flush": "Kopia writes what it read",
     "verify": "reading the stored tree back, watching the members",
     "keep": "deleting what retention lets go",

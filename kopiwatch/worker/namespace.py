@@ -91,15 +91,15 @@ def build(plan: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Build the tree, then become the worker program beside this file."""
+    """Build the tree, then become the worker program in this folder."""
     try:
         build(json.loads(read_line()))
     except (MountFailed, OSError, KeyError, ValueError) as error:
         os.write(1, json.dumps({"say": "error", "reason": "mount", "text": str(error)}).encode())
         os.write(1, b"\n")
         raise SystemExit(1) from error
-    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "program.py")
-    os.execv(sys.executable, [sys.executable, "-I", "-S", program])  # noqa: S606 - no shell wanted
+    worker = os.path.dirname(os.path.abspath(__file__))
+    os.execv(sys.executable, [sys.executable, "-I", "-S", worker])  # noqa: S606 - no shell wanted
 
 
 if __name__ == "__main__":

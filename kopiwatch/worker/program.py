@@ -1,8 +1,8 @@
 """The worker: mounts in front of it, Kopia behind a gate, one JSON object per line on its streams.
 
 It runs in a container of its own or in a private mount namespace, for one run of one unit. It is
-started by path (``python3 -I -S program.py``), imports the standard library only, and holds
-nothing secret outside the folder ``base``, which is a tmpfs.
+started by the path of its folder (``python3 -I -S worker``), imports the standard library only,
+and holds nothing secret outside the folder ``base``, which is a tmpfs.
 
 Orders on standard input (``do``) and what it says on standard output (``say``):
 
@@ -37,12 +37,14 @@ import fcntl
 import functools
 import json
 import os
-import select
 import selectors
 import signal
-import stat
-import subprocess
 import time
+
+from kopiwatch.worker.child import STUCK, Child, in_child
+from kopiwatch.worker.kopia_process import Kopia
+from kopiwatch.worker.sources import look_at, refuse_own, sync_filesystems
+from kopiwatch.worker.speech import READ_BYTES, Refused, say
 
 TYPE_CHECKING = False  # typing is imported by type checkers only: start-up time
 if TYPE_CHECKING:
@@ -55,26 +57,6 @@ LOCK_WAIT_SECONDS = 30.0
 CHILD_SECONDS = 30.0
 SYNC_SECONDS = 600.0
 KILLED_SECONDS = 5.0
-KEEP_ERROR_BYTES = 16 * 1024
-KEEP_OUTPUT_BYTES = 4 * 1024 * 1024
-READ_BYTES = 64 * 1024
-
-
-class Refused(Exception):
-    """An order that cannot be carried out; the worker stays and says so."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-        self.text = text
-
-
-def say(what: str, **fields: object) -> None:
-    """Write one line to standard output, whole, at once."""
-    line = json.dumps({"say": what, "at": time.time(), **fields}).encode() + b"\n"
-    view = memoryview(line)
-    while view:
-        view = view[os.write(1, view) :]
 
 
 def write_private(path: str, content: bytes) -> None:
@@ -98,149 +80,6 @@ def probe_folder(folder: str) -> None:
             os.unlink(path)
     except OSError as error:
         raise Refused("probe", f"cannot write to {folder}: {error.strerror}") from error
-
-
-def expect_path(path: str) -> None:
-    """Refuse unless a folder or file is there: anything else would be an empty source."""
-    try:
-        mode = os.lstat(path).st_mode
-    except OSError as error:
-        raise Refused("missing", f"{path} is not there: {error.strerror}") from error
-    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        kind = (
-            "a socket" if stat.S_ISSOCK(mode) else "a FIFO" if stat.S_ISFIFO(mode) else "a device"
-        )
-        raise Refused("no-data", f"{path} is {kind}, and holds no data")
-
-
-def in_memory(paths: list[str]) -> list[str]:
-    """The paths that lie on, or hold, a file system without a disk.
-
-    It tells nobody of writes by mmap.
-    """
-    kinds = {}
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            fields, _, more = line.partition(" - ")
-            kinds[fields.split(" ")[2]] = more.split(" ")[0]
-
-    def volatile(path: str) -> bool:
-        device = os.lstat(path).st_dev
-        return kinds.get(f"{os.major(device)}:{os.minor(device)}") in ("tmpfs", "ramfs")
-
-    return [path for path in paths if any(volatile(each) for each in with_nested([path]))]
-
-
-def with_nested(paths: list[str]) -> list[str]:
-    """The paths, and whatever is mounted below them: Kopia reads on across mount points."""
-    points = [point for point, _, _ in mounts()]
-    below = [p for p in points if any(p.startswith(path.rstrip("/") + "/") for path in paths)]
-    return list(dict.fromkeys([*paths, *below]))
-
-
-def mounts() -> list[tuple[str, str, str]]:
-    """Mount point, device and the folder of that device's file system, of each mount we have."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        rows = [line.split(" ") for line in table]
-    plain = [(row[4], row[2], row[3]) for row in rows]
-    return [(unescaped(point), device, unescaped(root)) for point, device, root in plain]
-
-
-def unescaped(text: str) -> str:
-    """A path of mountinfo, where blanks, tabs, newlines and backslashes stand as octal numbers."""
-    for character in " \t\n\\":
-        text = text.replace(f"\\{ord(character):03o}", character)
-    return text
-
-
-def refuse_own(sources: list[str], own: list[str]) -> None:
-    """Refuse a source that holds or lies in what is our own, by whatever name it was mounted.
-
-    The kernel has resolved all symbolic links here: two mounts see the same files if one's folder
-    of the same file system holds the other's.
-    """
-    table = mounts()
-    ours = [(device, root) for point, device, root in table if point in own]
-    for source in sources:
-        shown = [row for row in table if f"{row[0]}/".startswith(f"{source}/")]
-        for _, device, root in shown:
-            if any(device == other and nested(root, folder) for other, folder in ours):
-                raise Refused("own", f"{source} shows kopiwatch's own repository or state")
-
-
-def nested(one: str, other: str) -> bool:
-    """Whether one of two folders is or holds the other."""
-    one, other = one.rstrip("/") + "/", other.rstrip("/") + "/"
-    return one.startswith(other) or other.startswith(one)
-
-
-def sync_filesystems(paths: list[str]) -> None:
-    """syncfs(2) on each file system once: pages written by mmap get their times, too."""
-    import ctypes  # noqa: PLC0415 - slow to load, and only some runs need it
-
-    library = ctypes.CDLL(None, use_errno=True)
-    done = set()
-    for path in with_nested(paths):
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            device = os.fstat(handle).st_dev
-            if device not in done and library.syncfs(handle) != 0:
-                problem = os.strerror(ctypes.get_errno())
-                raise Refused("sync", f"cannot sync the file system of {path}: {problem}")
-            done.add(device)
-        finally:
-            os.close(handle)
-
-
-def in_child(what: str, seconds: float, work: Callable[[], object], close: int = -1) -> object:
-    """What ``work`` returns (JSON), done in a child: who touches a dead disk waits for ever.
-
-    ``close`` is a descriptor that the child must not keep. Raises Refused: as ``work`` did, or
-    ``stuck`` when the child has not ended within ``seconds``, or before an order came that can
-    only be to leave off; it is killed then, but may remain.
-    """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if close >= 0:
-                os.close(close)
-            try:
-                answer = {"result": work()}
-            except Refused as refusal:
-                answer = {"reason": refusal.reason, "text": refusal.text}
-            except OSError as error:
-                answer = {"reason": "system", "text": str(error)}
-            with os.fdopen(writing, "wb") as file:
-                file.write(json.dumps(answer).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    told = b""
-    end = time.monotonic() + seconds
-    try:
-        while reading in select.select([reading, 0], [], [], max(0.0, end - time.monotonic()))[0]:
-            block = os.read(reading, READ_BYTES)
-            told += block
-            if not block:
-                os.waitpid(child, 0)
-                break
-        else:
-            os.kill(child, signal.SIGKILL)
-            raise Refused("stuck", f"{what} did not end in time: a disk below hangs")
-    finally:
-        os.close(reading)
-    answer = json.loads(told or b'{"reason": "system", "text": "a child died"}')
-    if "reason" in answer:
-        raise Refused(answer["reason"], answer["text"])
-    return answer["result"]
-
-
-def look_at(paths: list[str]) -> list[str]:
-    """Refuse unless each path is there; those that lie in memory."""
-    for path in paths:
-        expect_path(path)
-    return in_memory(paths)
 
 
 def take_lock(path: str, owner: str) -> int:
@@ -267,102 +106,14 @@ def take_lock(path: str, owner: str) -> int:
     return handle
 
 
-class Kopia:
-    """The one Kopia process of this worker, and the FIFOs of its gate."""
+class Errand:
+    """Work under way in a child: the word to say at its end, and when it is given up."""
 
-    def __init__(self, argv: list[str], env: dict[str, str], gate: str, lock: int) -> None:
-        self.said_path = os.path.join(gate, "said")
-        self.word_path = os.path.join(gate, "word")
-        os.makedirs(gate, mode=0o700, exist_ok=True)
-        for path in (self.said_path, self.word_path):
-            if not os.path.exists(path):
-                os.mkfifo(path, 0o600)
-        # Both ends held open, so that neither the gate nor we ever block in open().
-        self.said = os.open(self.said_path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.word = os.open(self.word_path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.heard = b""
-        self.output = b""
-        self.errors = b""
-        self.killed = False
-        try:
-            self.process = subprocess.Popen(
-                argv,
-                env={**env, "KOPIWATCH_GATE": gate},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                pass_fds=(lock,),
-            )
-        except OSError as error:
-            raise Refused("launch", f"{argv[0]}: {error.strerror}") from error
-        assert self.process.stdout is not None  # noqa: S101 - PIPE was asked for
-        assert self.process.stderr is not None  # noqa: S101
-        self.stdout = self.process.stdout
-        self.stderr = self.process.stderr
-        for stream in (self.stdout, self.stderr):
-            os.set_blocking(stream.fileno(), False)
-        self.pidfd = os.pidfd_open(self.process.pid)
-
-    def hear(self) -> list[str]:
-        """Return the words that the gate has said since the last call."""
-        try:
-            self.heard += os.read(self.said, READ_BYTES)
-        except BlockingIOError:
-            return []
-        *words, self.heard = self.heard.split(b"\n")
-        return [word.decode(errors="replace") for word in words]
-
-    def open_gate(self, word: str) -> None:
-        """Let Kopia read (``go``), or write (``flush``)."""
-        os.write(self.word, word.encode() + b"\n")
-
-    def drain(self, stream: IO[bytes]) -> bool:
-        """Take what a pipe holds; False at its end."""
-        try:
-            block = os.read(stream.fileno(), READ_BYTES)
-        except BlockingIOError:
-            return True
-        if stream is self.stdout:
-            self.output = (self.output + block)[-KEEP_OUTPUT_BYTES:]
-        else:
-            self.errors = (self.errors + block)[-KEEP_ERROR_BYTES:]
-        return bool(block)
-
-    def kill(self) -> None:
-        """SIGKILL, and nothing gentler: a polite Kopia saves half a snapshot and calls it rc 0."""
-        self.killed = True
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-    def ended(self, seconds: float) -> bool:
-        """Whether it has ended, or does within so many seconds."""
-        return self.pidfd in select.select([self.pidfd], [], [], seconds)[0]
-
-    def reap(self) -> dict[str, object]:
-        """Wait for the process, take the rest of its output, and tell how it ended."""
-        code = self.process.wait()
-        self.kill_remains()
-        for stream in (self.stdout, self.stderr):
-            while True:
-                before = len(self.output) + len(self.errors)
-                if not self.drain(stream) or len(self.output) + len(self.errors) == before:
-                    break
-        return {
-            "code": code,
-            "killed": self.killed,
-            "out": self.output.decode(errors="replace"),
-            "err": self.errors.decode(errors="replace"),
-        }
-
-    def kill_remains(self) -> None:
-        """End what Kopia left behind (a gate, an rclone): nothing may outlive it."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
+    def __init__(self, child: Child, word: str, what: str, give_up_at: float) -> None:
+        self.child = child
+        self.word = word
+        self.what = what
+        self.give_up_at = give_up_at
 
 
 class Worker:
@@ -375,6 +126,7 @@ class Worker:
         self.base = ""
         self.lock = -1
         self.kopia: Kopia | None = None
+        self.errands: list[Errand] = []
         self.leaving = False
 
     def run(self) -> None:
@@ -383,13 +135,17 @@ class Worker:
         say("hello", protocol=PROTOCOL, pid=os.getpid())
         next_beat = time.monotonic() + HEARTBEAT_SECONDS
         while not self.leaving:
-            ready = self.selector.select(max(0.0, next_beat - time.monotonic()))
+            next_turn = min([next_beat, *(errand.give_up_at for errand in self.errands)])
+            ready = self.selector.select(max(0.0, next_turn - time.monotonic()))
             # The gate's words first: Kopia may say "after" and end within one turn of this loop.
             for key, _ in sorted(ready, key=lambda item: item[0].data == self.on_end):
                 key.data(key.fileobj)
-            if time.monotonic() >= next_beat:
+            now = time.monotonic()
+            self.end_errands([errand for errand in self.errands if now >= errand.give_up_at])
+            if now >= next_beat:
                 say("alive")
-                next_beat = time.monotonic() + HEARTBEAT_SECONDS
+                next_beat = now + HEARTBEAT_SECONDS
+        self.end_errands(self.errands, say_so=False)
         if self.kopia is not None:
             self.end_kopia(self.kopia)
 
@@ -427,11 +183,11 @@ class Worker:
             self.launch(order)
         elif what == "sync":
             work = functools.partial(sync_filesystems, order["paths"])
-            in_child("writing back the sources", SYNC_SECONDS, work, close=self.lock)
-            say("synced")
+            self.begin_errand("synced", "writing back the sources", SYNC_SECONDS, work)
         elif what in ("go", "flush") and self.kopia is not None:
             self.kopia.open_gate(what)
         elif what == "kill":
+            self.end_errands(self.errands, say_so=False)
             self.stop_kopia()
         else:
             raise Refused("protocol", f"unexpected order {what!r}")
@@ -461,6 +217,35 @@ class Worker:
         self.selector.register(self.kopia.stdout, selectors.EVENT_READ, self.on_pipe)
         self.selector.register(self.kopia.stderr, selectors.EVENT_READ, self.on_pipe)
         self.selector.register(self.kopia.pidfd, selectors.EVENT_READ, self.on_end)
+
+    def begin_errand(
+        self, word: str, what: str, seconds: float, work: Callable[[], object]
+    ) -> None:
+        """Do ``work`` in a child and go on; its end is said as ``word``, with a ``result``."""
+        errand = Errand(Child(work, self.lock), word, what, time.monotonic() + seconds)
+        self.errands.append(errand)
+        self.selector.register(errand.child, selectors.EVENT_READ, self.on_errand)
+
+    def on_errand(self, child: Child) -> None:
+        """Say what came of an errand, once its child has told all."""
+        if not child.take():
+            return
+        self.selector.unregister(child)
+        (errand,) = (errand for errand in self.errands if errand.child is child)
+        self.errands.remove(errand)
+        try:
+            say(errand.word, result=child.result())
+        except Refused as refusal:
+            say("error", reason=refusal.reason, text=refusal.text)
+
+    def end_errands(self, errands: list[Errand], *, say_so: bool = True) -> None:
+        """Leave off what takes too long, or what nobody waits for any more."""
+        for errand in list(errands):
+            self.selector.unregister(errand.child)
+            self.errands.remove(errand)
+            errand.child.give_up()
+            if say_so:
+                say("error", reason="stuck", text=f"{errand.what} did not end in time: {STUCK}")
 
     def on_gate(self, _: object) -> None:
         """Pass on what the gate says."""
@@ -531,7 +316,3 @@ def main() -> None:
     finally:
         if worker.kopia is not None:
             worker.kopia.kill()
-
-
-if __name__ == "__main__":
-    main()

@@ -23,7 +23,8 @@ CONTENTS = """
 stat -c '%n %a %u:%g' /var/lib/kopiwatch /var/cache/kopiwatch
 kopia --version
 python3 -I -S -c 'import sys; print(sys.flags.no_site)'
-ls /usr/local/lib/kopiwatch
+timeout 10 python3 -I -S /usr/local/lib/kopiwatch/kopiwatch/worker </dev/null | cut -c 1-15
+ls /usr/local/lib/kopiwatch/kopiwatch/worker/__pycache__ | grep -c program
 """
 
 
@@ -40,11 +41,11 @@ def test_nothing_in_the_image_builds_or_installs():
 
 
 def test_image_holds_what_runs():
-    """Kopia, the worker by path, and folders that only root may enter."""
+    """Kopia, the worker by path, compiled, and folders that only root may enter."""
     folders, kopia = inside(CONTENTS)[:2], inside(CONTENTS)[2]
     assert folders == ["/var/lib/kopiwatch 700 0:0", "/var/cache/kopiwatch 700 0:0"]
     assert kopia.removeprefix("v").startswith("0.23.")
-    assert inside(CONTENTS)[3:] == ["1", "worker.py"]
+    assert inside(CONTENTS)[3:] == ["1", '{"say": "hello"', "1"]
 
 
 def test_image_says_how_it_is_run():

@@ -18,7 +18,7 @@ from support.site import wait_until
 
 from kopiwatch.kopia.policy import GATE_AFTER, GATE_BEFORE
 
-PROGRAM = Path(__file__).parents[3] / "kopiwatch" / "worker" / "program.py"
+PROGRAM = Path(__file__).parents[3] / "kopiwatch" / "worker"
 
 
 class WorkerProcess:

@@ -1,0 +1,95 @@
+"""Work that may hang for good, done in a child: who touches a dead disk waits for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+
+from kopiwatch.worker.speech import READ_BYTES, Refused
+
+TYPE_CHECKING = False  # typing is imported by type checkers only: start-up time
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STUCK = "a disk below hangs"
+
+
+class Child:
+    """A forked process that does ``work`` and hands its result (JSON) back through a pipe.
+
+    Register :meth:`fileno` for reading and call :meth:`take` each time until it says True; then
+    :meth:`result`. ``close`` is a descriptor that the child must not keep.
+    """
+
+    def __init__(self, work: Callable[[], object], close: int = -1) -> None:
+        self._told = b""
+        self._reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_child(work, writing, close)
+        os.close(writing)
+
+    def fileno(self) -> int:
+        """The pipe's end."""
+        return self._reading
+
+    def take(self) -> bool:
+        """Take what the pipe holds, waiting for it; True when the child has told all."""
+        block = os.read(self._reading, READ_BYTES)
+        self._told += block
+        return not block
+
+    def result(self) -> object:
+        """What the work returned, after :meth:`take` said True. Raises Refused as the work did."""
+        os.waitpid(self.pid, 0)
+        os.close(self._reading)
+        answer = json.loads(self._told or b'{"reason": "system", "text": "a child died"}')
+        if "reason" in answer:
+            raise Refused(answer["reason"], answer["text"])
+        return answer["result"]
+
+    def give_up(self) -> None:
+        """Kill it. It may remain, held by the kernel, and is not waited for."""
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        finally:
+            os.close(self._reading)
+
+
+def _be_child(work: Callable[[], object], writing: int, close: int) -> None:
+    """Do the work, tell the result, and never return."""
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if close >= 0:
+            os.close(close)
+        try:
+            answer = {"result": work()}
+        except Refused as refusal:
+            answer = {"reason": refusal.reason, "text": refusal.text}
+        except OSError as error:
+            answer = {"reason": "system", "text": str(error)}
+        with os.fdopen(writing, "wb") as file:
+            file.write(json.dumps(answer).encode())
+    finally:
+        os._exit(0)
+
+
+def in_child(what: str, seconds: float, work: Callable[[], object], close: int = -1) -> object:
+    """What ``work`` returns, done in a child that is waited for.
+
+    Raises Refused: as ``work`` did, or ``stuck`` when the child has not ended within ``seconds``,
+    or before an order came, which can only be to leave off.
+    """
+    child = Child(work, close)
+    end = time.monotonic() + seconds
+    while (
+        child.fileno()
+        in select.select([child.fileno(), 0], [], [], max(0.0, end - time.monotonic()))[0]
+    ):
+        if child.take():
+            return child.result()
+    child.give_up()
+    raise Refused("stuck", f"{what} did not end in time: {STUCK}")
