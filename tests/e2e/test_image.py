@@ -23,7 +23,7 @@ CONTENTS = """
 stat -c '%n %a %u:%g' /var/lib/kopiwatch /var/cache/kopiwatch
 kopia --version
 python3 -I -S -c 'import sys; print(sys.flags.no_site)'
-timeout 10 python3 -I -S /usr/local/lib/kopiwatch/kopiwatch/worker </dev/null | cut -c 1-15
+true | python3 -I -S /usr/local/lib/kopiwatch/kopiwatch/worker | cut -c 1-15
 ls /usr/local/lib/kopiwatch/kopiwatch/worker/__pycache__ | grep -c program
 """
 
