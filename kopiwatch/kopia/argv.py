@@ -136,11 +136,6 @@ def policy_list() -> list[str]:
     return ["policy", "list", "--json"]
 
 
-def policy_show(target: str) -> list[str]:
-    """``policy show`` as JSON: what is in effect on a target, inherited values included."""
-    return ["policy", "show", target, "--json"]
-
-
 def snapshot_argv(
     config_file: Path | str,
     source: str,

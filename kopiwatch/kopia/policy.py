@@ -102,6 +102,10 @@ HOST_POLICY: Json = {
 }
 
 
+SECTIONS = ("actions", "files", "retention", "errorHandling", "noParent")
+"""What of a policy could lose data, prune it, or run foreign code."""
+
+
 def host_target(host: str) -> str:
     """The target of the host policy, ``kopiwatch@<host>``."""
     return f"{USER}@{host}"
@@ -158,19 +162,35 @@ def drift(current: Mapping[str, object] | None) -> list[str]:
     ]
 
 
-def check_actions(effective: Mapping[str, object], source: str) -> None:
-    """Raise RepositoryError unless the actions in effect on a source are exactly ours."""
-    _refuse(source, "actions", effective.get("actions") or {}, ACTIONS)
-
-
-def check_effective(effective: Mapping[str, object], source: str) -> None:
+def check_defined(policies: Iterable[DefinedPolicy], source: SourceIdentity) -> None:
     """Raise RepositoryError unless nothing in effect on a source can lose data or run foreign code.
 
-    ``effective`` is ``policy show --json``: a policy on the very source may add to ours.
+    ``policies`` are all that are defined. Ours stands on the host and ends all inheritance; what
+    stands on the source, or on a folder above it, could only add to it (Kopia 0.23.1 merges from
+    there up to the first with ``noParent``). A policy below it is refused as a whole.
     """
-    check_actions(effective, source)
-    for section in ("files", "retention", "errorHandling"):
-        _refuse(source, section, effective.get(section) or {}, HOST_POLICY[section])
+    who = (source.host, source.user_name)
+    mine = [each for each in policies if (each.target.host, each.target.user_name) == who]
+    host: Json = {}
+    for each in mine:
+        if not each.target.path:
+            host = each.policy
+        elif f"{source.path}/".startswith(each.target.path.rstrip("/") + "/"):
+            _check_added(each.policy, str(source))
+    check_host(host, str(source))
+    check_below(mine, source)
+
+
+def check_host(found: Mapping[str, object], source: str) -> None:
+    """Raise RepositoryError unless a host policy lets each source have ours and nothing else."""
+    have, want = _weighty(found), _weighty(HOST_POLICY)
+    _refuse(source, (name for name in have.keys() | want if have.get(name) != want.get(name)))
+
+
+def _check_added(found: Mapping[str, object], source: str) -> None:
+    """Raise RepositoryError unless a policy adds nothing of weight. An action replaces ours."""
+    have, ours = _weighty(found), _weighty({**HOST_POLICY, "actions": {}, "noParent": None})
+    _refuse(source, (name for name in have if have[name] != ours.get(name)))
 
 
 def check_below(policies: Iterable[DefinedPolicy], source: SourceIdentity) -> None:
@@ -191,10 +211,13 @@ def check_below(policies: Iterable[DefinedPolicy], source: SourceIdentity) -> No
             )
 
 
-def _refuse(source: str, section: str, found: object, wanted: object) -> None:
-    have, want = dict(_leaves({section: found})), dict(_leaves({section: wanted}))
-    wrong = sorted(n for n in have.keys() | want.keys() if have.get(n) != want.get(n))
-    if wrong:
+def _weighty(found: Mapping[str, object]) -> dict[str, object]:
+    """What of a policy is of weight, by its dotted name."""
+    return dict(_leaves({name: found.get(name) for name in SECTIONS}))
+
+
+def _refuse(source: str, names: Iterable[str]) -> None:
+    if wrong := sorted(names):
         raise RepositoryError(
             f"the policy in effect on {source} is not ours: {', '.join(wrong)}",
             hint=f"Somebody changed it; look at `kopia policy show {source}` and remove what was "

@@ -204,11 +204,9 @@ class KopiaRepository:
         source is refused as a whole.
         """
         attempt = f"reading the policy in effect on {source}"
-        answer = await self._call(argv.policy_show(source), attempt, READ_SECONDS)
-        policy.check_effective(decode(answer.stdout, dict[str, object], attempt), source)
         user, _, rest = source.partition("@")
         host, _, path = rest.partition(":")
-        policy.check_below(await self._policies(attempt), SourceIdentity(host, user, path))
+        policy.check_defined(await self._policies(attempt), SourceIdentity(host, user, path))
 
     async def _policies(self, attempt: str) -> tuple[policy.DefinedPolicy, ...]:
         answer = await self._call(argv.policy_list(), attempt, READ_SECONDS)

@@ -260,19 +260,11 @@ class FakeRepository:
         """Raise unless the policy in effect is exactly ours."""
         await self._called("check_policy", source)
         policies = self._connected().policies
-        identity = _identity(source)
-        effective: dict[str, object] = {}
-        for target in (policy.host_target(identity.host), source):
-            for section, value in policies.get(target, {}).items():
-                if isinstance(value, dict):
-                    known = effective.get(section)
-                    effective[section] = {**(known if isinstance(known, dict) else {}), **value}
-        policy.check_effective(effective, source)
         defined = (
             policy.DefinedPolicy(policy.PolicyTarget(to.host, to.user_name, to.path), value)
             for to, value in ((_identity(target), value) for target, value in policies.items())
         )
-        policy.check_below(defined, identity)
+        policy.check_defined(defined, _identity(source))
 
     async def pin(self, snapshot: str, name: str, *, instead_of: str = "") -> None:
         """Pin a snapshot; its id changes."""

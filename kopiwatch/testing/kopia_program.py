@@ -201,16 +201,6 @@ class Program:
             rows.append({"id": _hash(target), "target": at, **policy})
         _show(rows)
 
-    def policy_show(self) -> None:
-        """``policy show TARGET --json``, by the host policy and that of the target."""
-        policies = self._opened()[1]["policies"]
-        effective: dict[str, Any] = {}
-        for name in (self.words[2].partition(":")[0], self.words[2]):
-            for key, value in policies.get(name, {}).items():
-                if isinstance(value, dict):
-                    effective[key] = {**effective.get(key, {}), **value}
-        _show(effective)
-
     def snapshot_list(self) -> None:
         """``snapshot list --json [SOURCE]``."""
         found = self._opened()[1]["snapshots"]

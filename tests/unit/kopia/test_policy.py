@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 
@@ -13,15 +12,11 @@ from kopiwatch.kopia import policy
 from kopiwatch.kopia.record import SourceIdentity
 
 DATA = Path(__file__).parents[2] / "contract" / "data" / "kopia"
-SOURCE = "kopiwatch@harbour:/mnt/shop"
+SOURCE = SourceIdentity("harbour", "kopiwatch", "/mnt/shop")
 
 
 def exported():
     return json.loads((DATA / "policy-export.json").read_text())["kopiwatch@harbour"]
-
-
-def effective():
-    return json.loads((DATA / "policy-show.json").read_text())
 
 
 def rows():
@@ -36,9 +31,17 @@ def test_recorded_policy_is_without_drift():
     assert policy.drift(listed["kopiwatch@harbour"]) == []
 
 
-def test_recorded_effective_policy_is_accepted():
-    """With noParent the effective policy of a source is ours and nothing else."""
-    policy.check_effective(effective(), SOURCE)
+def defined(host, **others):
+    """All policies of a repository: ours, changed or not, and others by path."""
+    return [
+        policy.DefinedPolicy(policy.PolicyTarget("harbour", "kopiwatch", path), value)
+        for path, value in (("", host), *((f"/{name}", value) for name, value in others.items()))
+    ]
+
+
+def test_recorded_policy_is_accepted():
+    """With noParent what is in effect on a source is ours and nothing else."""
+    policy.check_defined(rows(), SOURCE)
 
 
 def test_imported_policy_names_the_host_only():
@@ -92,24 +95,26 @@ def test_missing_no_parent_is_drift():
 )
 def test_foreign_action_is_refused(where, key, value):
     """An action that is ours but for one detail is not ours."""
-    changed = effective()
+    changed = exported()
     changed["actions"][where][key] = value
     with pytest.raises(RepositoryError, match=f"actions.{where}.{key}"):
-        policy.check_actions(changed, SOURCE)
+        policy.check_defined(defined(changed), SOURCE)
 
 
 @pytest.mark.parametrize("actions", [None, {}])
 def test_missing_actions_are_refused(actions):
     """Without a gate nothing would wait for the stop."""
     with pytest.raises(RepositoryError, match="actions"):
-        policy.check_actions({"actions": actions}, SOURCE)
+        policy.check_defined(defined(exported() | {"actions": actions}), SOURCE)
 
 
-def test_additional_action_is_refused():
-    """A folder action is foreign code, too."""
-    changed = copy.deepcopy(policy.ACTIONS) | {"beforeFolder": {"path": "/bin/x"}}
-    with pytest.raises(RepositoryError, match="beforeFolder"):
-        policy.check_actions({"actions": changed}, SOURCE)
+def test_missing_host_policy_is_refused():
+    """Where none of ours is defined, anybody's would be in effect."""
+    with pytest.raises(RepositoryError, match="noParent"):
+        policy.check_defined([], SOURCE)
+    foreign = policy.DefinedPolicy(policy.PolicyTarget("other", "kopiwatch"), exported())
+    with pytest.raises(RepositoryError, match="actions"):
+        policy.check_defined([foreign], SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -119,18 +124,42 @@ def test_additional_action_is_refused():
         ("files", {"oneFileSystem": True, "ignoreCacheDirs": False}),
         ("retention", {"keepLatest": 1}),
         ("errorHandling", {"ignoreFileErrors": True}),
+        ("noParent", None),
     ],
 )
-def test_effective_policy_that_loses_data_is_refused(section, value):
-    """A policy on the source itself can add to ours."""
-    changed = effective() | {section: value}
+def test_host_policy_that_loses_data_is_refused(section, value):
+    """Whatever of weight is not as ours, is named."""
+    changed = exported() | {section: value}
     with pytest.raises(RepositoryError, match=section):
-        policy.check_effective(changed, SOURCE)
+        policy.check_defined(defined(changed), SOURCE)
+
+
+@pytest.mark.parametrize("path", ["mnt/shop", "mnt"])
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"files": {"ignore": ["*"]}},
+        {"retention": {"keepLatest": 1}},
+        {"actions": {"beforeFolder": {"path": "/bin/x"}}},
+        {"actions": policy.ACTIONS},
+        {"noParent": True},
+    ],
+)
+def test_policy_on_or_above_the_source_must_add_nothing(path, added):
+    """Kopia merges it with ours, and lets it win; one that ends inheritance takes ours away."""
+    with pytest.raises(RepositoryError, match=next(iter(added))):
+        policy.check_defined(defined(exported(), **{path: added}), SOURCE)
+
+
+def test_policy_that_adds_nothing_of_weight_is_accepted():
+    """A schedule of Kopia's own, or a policy elsewhere, changes nothing here."""
+    harmless = {"scheduling": {"manual": True}, "files": {"oneFileSystem": False}, "actions": {}}
+    others = {"mnt/shop": harmless, "mnt/shopping": {"files": {"ignore": ["*"]}}}
+    policy.check_defined(defined(exported(), **others), SOURCE)
 
 
 def test_policy_below_the_source_is_refused():
     """Kopia lets it inherit nothing, so it changes more than it says."""
-    source = SourceIdentity("harbour", "kopiwatch", "/mnt/shop")
     fine = [
         policy.PolicyTarget(),
         policy.PolicyTarget("harbour", "kopiwatch", "/mnt/shop"),
@@ -138,7 +167,7 @@ def test_policy_below_the_source_is_refused():
         policy.PolicyTarget("harbour", "other", "/mnt/shop/volumes"),
         policy.PolicyTarget("other", "kopiwatch", "/mnt/shop/volumes"),
     ]
-    policy.check_below([policy.DefinedPolicy(target, {}) for target in fine], source)
+    policy.check_below([policy.DefinedPolicy(target, {}) for target in fine], SOURCE)
     below = policy.PolicyTarget("harbour", "kopiwatch", "/mnt/shop/volumes/db")
     with pytest.raises(RepositoryError, match="kopiwatch@harbour:/mnt/shop/volumes/db"):
-        policy.check_below([policy.DefinedPolicy(below, {})], source)
+        policy.check_below([policy.DefinedPolicy(below, {})], SOURCE)
