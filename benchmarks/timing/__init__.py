@@ -1,0 +1,1 @@
+"""What the benchmarks of time share: figures, tables, and a count of Kopia's launches."""
