@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import msgspec
 
 from kopiwatch.kopia.port import Repository
+from kopiwatch.kopia.record import Snapshot
 from kopiwatch.kopia.retention import fates
 from kopiwatch.units.setting import UnitSettings
 from kopiwatch.units.zone import zone
@@ -33,15 +35,19 @@ NOTHING = Kept()
 
 
 async def keep(
-    repository: Repository, source: str, unit: str, settings: UnitSettings, now: datetime
+    repository: Repository,
+    found: Iterable[Snapshot],
+    unit: str,
+    settings: UnitSettings,
+    now: datetime,
 ) -> Kept:
-    """Delete what the rule of this unit no longer keeps: one list, one call, by id.
+    """Delete those of the manifests ``found`` that the rule of this unit lets go: one call, by id.
 
-    Call it when the verdict of the run that just ended is durable, with the run lock held: every
-    run of this source has its verdict then. Raises RepositoryError or BusyError; Kopia deletes all
-    of them or, if one of the ids is unknown, none.
+    Call it when the verdict of the run that just ended is durable, with the run lock held since
+    the manifests were listed: every run of this source has its verdict then, and who was pinned by
+    hand meanwhile has another id. Raises RepositoryError or BusyError; Kopia deletes all of them
+    or, if one of the ids is unknown, none.
     """
-    found = await repository.snapshots(source)
     told = fates(found, settings.retention, zone=zone(settings.timezone), now=now)
     going = tuple(fate.snapshot.id for fate in told if fate.goes)
     whole = sorted(fate.snapshot.start_time for fate in told if fate.state == "complete")

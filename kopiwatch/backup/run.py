@@ -55,6 +55,7 @@ class Run:
         self.result: RunResult | None = None
         self.sources: tuple[SourceResult, ...] = ()
         self.snapshot: Snapshot | None = None
+        self.stored: tuple[Snapshot, ...] = ()
         self.last_good: Snapshot | None = None
         self.terms = terms_of(unit)
         self.notes: tuple[str, ...] = ()
@@ -268,8 +269,8 @@ class Run:
 
     async def _confirm(self, snapshot: Snapshot) -> None:
         """The manifest that Kopia named is in the repository: its word alone is not enough."""
-        found = await self.house.repository.snapshots(self._source)
-        if (snapshot.id, self.run) not in {(each.id, each.tag("run")) for each in found}:
+        self.stored = await self.house.repository.snapshots(self._source)
+        if (snapshot.id, self.run) not in {(each.id, each.tag("run")) for each in self.stored}:
             raise RunError(
                 f"unit {self.unit.name}: Kopia named a snapshot that is not in the repository",
                 phase="verify",
@@ -301,7 +302,7 @@ class Run:
             self.settled = True
             try:
                 self.kept = await keep(
-                    house.repository, self._source, unit.name, unit.settings, house.clock.now()
+                    house.repository, self.stored, unit.name, unit.settings, house.clock.now()
                 )
             except KopiwatchError as error:
                 hint = f" ({error.hint})" if error.hint else ""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio.to_thread
 
 from kopiwatch.config import Config, Secret
-from kopiwatch.errors import ConfigError, NotConnected, RepositoryMismatch
+from kopiwatch.errors import ConfigError, NotConnected, RepositoryError, RepositoryMismatch
 from kopiwatch.kopia import argv, policy
 from kopiwatch.kopia.answer import (
     decode,
@@ -28,6 +28,7 @@ from kopiwatch.kopia.lock import FileLock
 from kopiwatch.kopia.port import Created, RestoreResult, WorkerFiles
 from kopiwatch.kopia.process import Finished, Kopia
 from kopiwatch.kopia.record import Directory, RepositoryStatus, Snapshot, SourceIdentity
+from kopiwatch.kopia.shelf import Shelf
 from kopiwatch.kopia.state import Known, RepositoryState
 
 LOCK_WAIT_SECONDS = 30.0
@@ -64,6 +65,7 @@ class KopiaRepository:
         self._config = config
         self._host = config.hostname or host
         self._state = RepositoryState(config.state_dir)
+        self._shelf = Shelf(config.cache_dir / "directories")
         self._kopia = kopia or Kopia(config.kopia, home=self._state.home)
         self._command = command
         self._container = container
@@ -170,12 +172,18 @@ class KopiaRepository:
     async def directory(self, obj: str) -> Directory:
         """A directory object with the summaries of its sub-directories.
 
-        ``obj`` may have a path behind it, ``<object>/volumes``.
+        ``obj`` may have a path behind it, ``<object>/volumes``. An object that was read before is
+        not read again: its id tells its content.
         """
         attempt = f"reading the directory {obj}"
         require_path(obj, attempt)
+        if printed := await anyio.to_thread.run_sync(self._shelf.get, obj):
+            with suppress(RepositoryError):  # torn by a power failure: it is read anew
+                return directory(printed, attempt)
         answer = await self._call(argv.show(obj), attempt, READ_SECONDS)
-        return directory(answer.stdout, attempt)
+        found = directory(answer.stdout, attempt)
+        await anyio.to_thread.run_sync(self._shelf.put, obj, answer.stdout)
+        return found
 
     async def content(self, obj: str) -> bytes:
         """The bytes of one small file: an object, or one with a path behind it."""

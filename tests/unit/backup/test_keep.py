@@ -164,17 +164,15 @@ async def test_ten_go_and_eleven_need_a_word(world):
     assert left(world)[0] == ids[-1]
 
 
-@pytest.mark.parametrize("method", ["snapshots", "delete"])
-async def test_trouble_with_the_repository_is_not_the_verdict(world, method):
+async def test_trouble_with_the_repository_is_not_the_verdict(world):
     """A warning of the run, with the hint; the point is good, and nothing is owed."""
     only(world, latest=1)
     earlier(world, 2)
-    when = {"snapshots": "directory", "delete": "delete"}[method]
 
     async def fail() -> None:
-        world.repository.fail(method, GONE)
+        world.repository.fail("delete", GONE)
 
-    world.repository.hook(when, fail)
+    world.repository.hook("delete", fail)
     result = await world.run()
     assert (result.verdict, result.exit_code) == ("success", 0)
     assert (result.deleted, result.keep_failed) == (0, True)
@@ -183,8 +181,7 @@ async def test_trouble_with_the_repository_is_not_the_verdict(world, method):
     assert world.repository.contents.snapshots[-1].quarantine == ""
 
 
-@pytest.mark.parametrize("when", ["snapshots", "delete"])
-async def test_signal_while_it_deletes_leaves_the_verdict(world, when):
+async def test_signal_while_it_deletes_leaves_the_verdict(world):
     """The phase is given up, the run is on record as what it was."""
     only(world, latest=1)
     earlier(world, 2)
@@ -199,7 +196,7 @@ async def test_signal_while_it_deletes_leaves_the_verdict(world, when):
                 scope.cancel()
                 await anyio.lowlevel.checkpoint()
 
-        world.repository.hook(when, leave)
+        world.repository.hook("delete", leave)
         await attempt.execute()
     assert scope.cancelled_caught
     assert attempt.result.verdict == "success"
