@@ -30,6 +30,7 @@
     ├── BusyError                  exit 75  somebody else holds a lock
     ├── HistoryError               exit 1   the record of past runs cannot be read or written
     │   └── HistoryDamaged                  its file is damaged, or was replaced while in use
+    ├── AttributesDamaged          exit 1   a list of attributes cannot be read
     └── RunError                   exit 1   a run of a unit failed; says in which phase
         └── Cancelled                       a signal asked us to leave
 
@@ -184,6 +185,10 @@ class HistoryError(KopiwatchError):
 
 class HistoryDamaged(HistoryError):
     """Its file is damaged, or was replaced while in use; opening it again sets that right."""
+
+
+class AttributesDamaged(KopiwatchError):
+    """A list of attributes is cut off, changed, or of a format that this version cannot read."""
 
 
 class RunError(KopiwatchError):

@@ -15,6 +15,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STUCK = "a disk below hangs"
+LIFE_SECONDS = 1.0
+
+
+class _Pipe:
+    """In a child: where its result goes, and when it last showed life."""
+
+    writing = -1
+    shown_at = 0.0
+
+
+def show_life() -> None:
+    """Say that long work goes on: a blank before the result, once a second at most.
+
+    Does nothing outside a child.
+    """
+    now = time.monotonic()
+    if _Pipe.writing >= 0 and now - _Pipe.shown_at >= LIFE_SECONDS:
+        _Pipe.shown_at = now
+        os.write(_Pipe.writing, b" ")
 
 
 class Child:
@@ -46,7 +65,7 @@ class Child:
         """What the work returned, after :meth:`take` said True. Raises Refused as the work did."""
         os.waitpid(self.pid, 0)
         os.close(self._reading)
-        answer = json.loads(self._told or b'{"reason": "system", "text": "a child died"}')
+        answer = json.loads(self._told.strip() or b'{"reason": "system", "text": "a child died"}')
         if "reason" in answer:
             raise Refused(answer["reason"], answer["text"])
         return answer["result"]
@@ -65,6 +84,7 @@ def _be_child(work: Callable[[], object], writing: int, close: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if close >= 0:
             os.close(close)
+        _Pipe.writing = writing
         try:
             answer = {"result": work()}
         except Refused as refusal:

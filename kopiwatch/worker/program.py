@@ -12,6 +12,9 @@ Orders on standard input (``do``) and what it says on standard output (``say``):
             ``probe`` or that of the lock; take the Kopia lock. Says ``set-up`` with the paths of
             ``expect`` that lie in memory (``volatile``)
 ``sync``    write what the kernel still holds of the file systems of ``paths``. Says ``synced``
+``survey``  walk the ``sources`` (``path``, ``name``): write the lists of what Kopia does not
+            keep below ``into``, count what changed ``since``. Says ``surveyed`` with a ``result``,
+            before or after whatever else is ordered meanwhile
 ``launch``  start Kopia (``argv``, ``env``). Says ``ready`` when Kopia waits at the gate
 ``go``      open the gate. Says ``read`` when Kopia has read everything and waits again
 ``flush``   let Kopia write the rest and the manifest. Says ``exit`` when it has ended, with its
@@ -24,9 +27,10 @@ Orders on standard input (``do``) and what it says on standard output (``say``):
 The worker itself never touches a source: a child does, and may hang there for good (``stuck``).
 
 Says ``error`` with a ``reason`` (``protocol``, ``probe``, ``missing``, ``no-data``, ``own``,
-``stuck``, ``busy``, ``sync``, ``launch``) when an order cannot be carried out, and ``alive`` every
-minute, because proxies cut quiet streams. End of input is an order, too: whoever held the other end
-is gone, so Kopia is killed and the worker leaves. That makes it a dead man's switch.
+``stuck``, ``busy``, ``sync``, ``attributes``, ``launch``) when an order cannot be carried out, and
+``alive`` every minute, because proxies cut quiet streams. End of input is an order, too: whoever
+held the other end is gone, so Kopia is killed and the worker leaves. That makes it a dead man's
+switch.
 """
 
 from __future__ import annotations
@@ -45,17 +49,20 @@ from kopiwatch.worker.child import STUCK, Child, in_child
 from kopiwatch.worker.kopia_process import Kopia
 from kopiwatch.worker.sources import look_at, refuse_own, sync_filesystems
 from kopiwatch.worker.speech import READ_BYTES, Refused, say
+from kopiwatch.worker.survey import survey
 
 TYPE_CHECKING = False  # typing is imported by type checkers only: start-up time
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import IO, Any
 
-PROTOCOL = 2
+PROTOCOL = 3
 HEARTBEAT_SECONDS = 60.0
 LOCK_WAIT_SECONDS = 30.0
 CHILD_SECONDS = 30.0
 SYNC_SECONDS = 600.0
+SILENT_SECONDS = 60.0
+"""A walk may take hours where there are many files; one that shows no life for so long is stuck."""
 KILLED_SECONDS = 5.0
 
 
@@ -107,13 +114,21 @@ def take_lock(path: str, owner: str) -> int:
 
 
 class Errand:
-    """Work under way in a child: the word to say at its end, and when it is given up."""
+    """Work under way in a child: the word to say at its end, and when it is given up.
 
-    def __init__(self, child: Child, word: str, what: str, give_up_at: float) -> None:
+    That is when it has shown no life for so many seconds.
+    """
+
+    def __init__(self, child: Child, word: str, what: str, seconds: float) -> None:
         self.child = child
         self.word = word
         self.what = what
-        self.give_up_at = give_up_at
+        self.seconds = seconds
+        self.lives()
+
+    def lives(self) -> None:
+        """It has just shown life."""
+        self.give_up_at = time.monotonic() + self.seconds
 
 
 class Worker:
@@ -184,6 +199,9 @@ class Worker:
         elif what == "sync":
             work = functools.partial(sync_filesystems, order["paths"])
             self.begin_errand("synced", "writing back the sources", SYNC_SECONDS, work)
+        elif what == "survey":
+            walk = functools.partial(survey, order["sources"], order["since"], order["into"])
+            self.begin_errand("surveyed", "walking the sources", SILENT_SECONDS, walk)
         elif what in ("go", "flush") and self.kopia is not None:
             self.kopia.open_gate(what)
         elif what == "kill":
@@ -221,17 +239,21 @@ class Worker:
     def begin_errand(
         self, word: str, what: str, seconds: float, work: Callable[[], object]
     ) -> None:
-        """Do ``work`` in a child and go on; its end is said as ``word``, with a ``result``."""
-        errand = Errand(Child(work, self.lock), word, what, time.monotonic() + seconds)
+        """Do ``work`` in a child and go on; its end is said as ``word``, with a ``result``.
+
+        It is given up when it has shown no life for so many ``seconds``.
+        """
+        errand = Errand(Child(work, self.lock), word, what, seconds)
         self.errands.append(errand)
         self.selector.register(errand.child, selectors.EVENT_READ, self.on_errand)
 
     def on_errand(self, child: Child) -> None:
         """Say what came of an errand, once its child has told all."""
+        (errand,) = (errand for errand in self.errands if errand.child is child)
         if not child.take():
+            errand.lives()
             return
         self.selector.unregister(child)
-        (errand,) = (errand for errand in self.errands if errand.child is child)
         self.errands.remove(errand)
         try:
             say(errand.word, result=child.result())

@@ -54,6 +54,26 @@ def mounts() -> list[tuple[str, str, str]]:
     return [(unescaped(point), device, unescaped(root)) for point, device, root in plain]
 
 
+def disk_of(path: str) -> dict[str, object]:
+    """The file system that a path lies on, as ``Disk`` of :mod:`kopiwatch.backup.survey` has it.
+
+    By its mount point: the device number of a file is another one on btrfs.
+    """
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        rows = [(line.split(" "), line.partition(" - ")[2].split(" ")[0]) for line in table]
+    points = {unescaped(row[4]): (row[2], kind) for row, kind in rows}
+    above = [p for p in points if f"{path}/".startswith(p.rstrip("/") + "/")]
+    device, kind = points[max(above, key=len)] if above else ("", "")
+    room = os.statvfs(path)
+    return {
+        "type": kind,
+        "device": device,
+        "free": room.f_bavail * room.f_frsize,
+        "total": room.f_blocks * room.f_frsize,
+        "in_memory": bool(in_memory([path])),
+    }
+
+
 def unescaped(text: str) -> str:
     """A path of mountinfo, where blanks, tabs, newlines and backslashes stand as octal numbers."""
     for character in " \t\n\\":
