@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
 
-from kopiwatch.backup.journal import Held
+from kopiwatch.backup.journal import Held, OwedHook
 from kopiwatch.backup.result import MemberResult
 from kopiwatch.clock import Clock
 from kopiwatch.engine.health import wait_healthy
@@ -105,7 +105,7 @@ async def _bring_successor(engine: Engine, member: Held, clock: Clock) -> Member
     return MemberResult(member.name, "gone", detail="somebody removed it while it was down")
 
 
-def is_successor(row: Container, member: Held) -> bool:
+def is_successor(row: Container, member: Held | OwedHook) -> bool:
     """Whether this container took the place of the one that we stopped."""
     if member.service:
         identity = (row.project, row.service, row.number)

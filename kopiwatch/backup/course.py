@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 
 from kopiwatch.backup.house import House
-from kopiwatch.backup.journal import Held, Journal
+from kopiwatch.backup.journal import Held, Journal, OwedHook
 from kopiwatch.backup.result import Phase, PhaseTime
 from kopiwatch.errors import RunError
 from kopiwatch.task import deadline
@@ -17,7 +17,8 @@ class Course:
     """One run of one unit. ``phase`` is the one of just now, ``times`` those that ended.
 
     ``failed_in`` is the phase that first ended with an error, None while there is none.
-    ``source`` is the repository's name for the unit (``user@host:path``).
+    ``source`` is the repository's name for the unit (``user@host:path``). ``hooks`` are the post
+    hooks that are still to run, and ``held`` who is held down, as the journal has them.
     """
 
     def __init__(self, house: House, unit: str, run: str, source: str) -> None:
@@ -28,6 +29,8 @@ class Course:
         self.phase: Phase = "check"
         self.times: list[PhaseTime] = []
         self.failed_in: Phase | None = None
+        self.hooks: tuple[OwedHook, ...] = ()
+        self.held: tuple[Held, ...] = ()
 
     def say(self, action: str, message: str, **facts: object) -> None:
         """Tell whoever follows."""
@@ -66,5 +69,14 @@ class Course:
         ``early`` says that nobody is down yet.
         """
         await self.house.state.journals.write(
-            Journal(self.unit, self.run, self.house.clock.now(), self.source, held), early=early
+            Journal(
+                self.unit, self.run, self.house.clock.now(), self.source, held, hooks=self.hooks
+            ),
+            early=early,
         )
+        self.held = held
+
+    async def owe(self, hooks: tuple[OwedHook, ...], *, early: bool = False) -> None:
+        """Put on the disk which post hooks are still to run."""
+        self.hooks = hooks
+        await self.journal(self.held, early=early)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 
@@ -30,7 +31,8 @@ class House(msgspec.Struct, frozen=True):
     ``host`` is the frozen name in the repository's identities. ``own`` is the id of our own
     container, empty outside one. ``owner`` is the text for the Kopia lock, ``environment`` Kopia's
     environment in a worker (it holds no secret). ``repository_is_folder`` says that workers need
-    the repository mounted. ``run_timeout`` is the longest that a run may take.
+    the repository mounted. ``run_timeout`` is the longest that a run may take. ``mask`` takes our
+    secrets out of what programs of others printed.
     """
 
     engine: Engine
@@ -47,3 +49,4 @@ class House(msgspec.Struct, frozen=True):
     listener: Listener
     clock: Clock = SYSTEM
     run_timeout: timedelta = timedelta(hours=24)
+    mask: Callable[[str], str] = str

@@ -57,13 +57,31 @@ class Held(msgspec.Struct, frozen=True):
     restarts: int = 0
 
 
+class OwedHook(msgspec.Struct, frozen=True):
+    """A post hook that has yet to run, because its pre hook began or nobody was in its way.
+
+    Who it runs in is told like in :class:`Held`. ``timeout`` is seconds.
+    """
+
+    id: str
+    name: str
+    project: str
+    service: str
+    number: str
+    command: tuple[str, ...]
+    user: str = ""
+    timeout: float = 30.0
+    tolerated: bool = False
+
+
 class Journal(msgspec.Struct, frozen=True):
     """What one run of one unit owes.
 
     ``members`` is what we hold down; empty when all of them run again. ``source`` is the
     repository's name for the unit (``user@host:path``), so that whoever settles the run later
     finds its manifests. ``judged`` says that the verdict is durable; until then ``reason`` is why
-    the run was no success, empty for one that did not live to know.
+    the run was no success, empty for one that did not live to know. ``hooks`` are the post hooks
+    that are still to run, in their order (a version that does not know them leaves them out).
     """
 
     unit: str
@@ -73,11 +91,12 @@ class Journal(msgspec.Struct, frozen=True):
     members: tuple[Held, ...]
     judged: bool = False
     reason: str = ""
+    hooks: tuple[OwedHook, ...] = ()
 
     @property
     def settled(self) -> bool:
         """Nothing is owed any more."""
-        return not self.members and self.judged
+        return not self.members and not self.hooks and self.judged
 
 
 class JournalStore:

@@ -10,6 +10,7 @@ from kopiwatch.backup.access import TreeEntry, WorkerPlan
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.plausible import REFUSALS
 from kopiwatch.backup.stopping import HoldPlan, Stop
+from kopiwatch.backup.verdict import HOOK
 from kopiwatch.engine.port import Engine, Inspected
 from kopiwatch.errors import RunError
 from kopiwatch.kopia.record import Snapshot
@@ -66,6 +67,7 @@ async def plan_hold(
         held=held,
         live=order.live,
         reading=order.reading,
+        sequence=order.sequence,
         inspected=tuple(inspected),
         warnings=(*order.warnings, *shaky, *live),
     )
@@ -169,7 +171,7 @@ def parents_trusted(snapshots: Iterable[Snapshot], reading: Reading) -> bool:
     newest = max(snapshots, key=lambda snapshot: snapshot.start_time, default=None)
     if newest is None:
         return True
-    # One that is only implausible was read like a success.
-    good = not newest.quarantine or newest.quarantine in REFUSALS
+    # One that is only implausible, or whose post hook failed, was read like a success.
+    good = not newest.quarantine or newest.quarantine in (*REFUSALS, HOOK)
     trusted = ("stop", "pause", "live") if reading == "live" else ("stop", "pause")
     return not newest.incomplete and good and newest.tag("mode") in trusted

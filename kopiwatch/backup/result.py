@@ -76,6 +76,37 @@ class MemberResult(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+HookName = Literal["pre", "post", "before_run", "after_run", "before_restore", "after_restore"]
+
+
+class HookResult(msgspec.Struct, frozen=True):
+    """How a hook ended.
+
+    ``target`` is the container that it ran in, or the program on kopiwatch's own side. ``reason``
+    is empty when it exited 0, else ``failed``, ``timeout``, ``cancelled`` or ``not-run``;
+    ``detail`` says it in words, ``hint`` what to do. ``exit_code`` is None where there is none.
+    ``output`` is the end of what it printed, both streams, with kopiwatch's own secrets masked.
+    ``tolerated`` says that its failure is only a warning. ``began`` is UTC.
+    """
+
+    hook: HookName
+    target: str
+    began: datetime
+    seconds: float = 0.0
+    exit_code: int | None = None
+    reason: str = ""
+    detail: str = ""
+    hint: str = ""
+    output: str = ""
+    tolerated: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """What went wrong."""
+        what = "hook in" if self.hook in ("pre", "post") else "hook"
+        return f"the {self.hook} {what} {self.target} {self.detail}"
+
+
 class RunResult(msgspec.Struct, frozen=True):
     """One attempt to back up one unit.
 
@@ -84,7 +115,7 @@ class RunResult(msgspec.Struct, frozen=True):
     is the manifest's id, empty when there is none, and ``data_at`` when its reading began (UTC):
     how old the data in it is. ``broke_in`` is the phase that ended with an error, if one did.
     ``deleted`` counts the manifests that retention let go afterwards; ``keep_failed`` says that it
-    could not, which is no part of the verdict.
+    could not, which is no part of the verdict. ``hooks`` are in the order in which they ran.
     """
 
     run: str
@@ -107,6 +138,7 @@ class RunResult(msgspec.Struct, frozen=True):
     broke_in: Phase | None = None
     deleted: int = 0
     keep_failed: bool = False
+    hooks: tuple[HookResult, ...] = ()
 
     @property
     def before_window(self) -> bool:

@@ -14,6 +14,7 @@ from kopiwatch.backup.answer import failure, manifest
 from kopiwatch.backup.course import Course
 from kopiwatch.backup.earlier import held_against, last_good
 from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
+from kopiwatch.backup.hooking import MemberHooks
 from kopiwatch.backup.house import House
 from kopiwatch.backup.keep import NOTHING, Kept, keep
 from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
@@ -22,7 +23,7 @@ from kopiwatch.backup.recipe import write_recipe
 from kopiwatch.backup.result import RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stopping import HoldPlan
-from kopiwatch.backup.verdict import judge, judge_source, remarks
+from kopiwatch.backup.verdict import HOOK, judge, judge_source, remarks
 from kopiwatch.backup.window import Window
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
 from kopiwatch.kopia import argv
@@ -52,6 +53,7 @@ class Run:
         self.began = house.clock.now()
         self.course = Course(house, unit.name, run, self._source)
         self.window = Window(self.course, unit, HoldPlan(), paths=())
+        self.hooks = MemberHooks(self.course, unit)
         self.result: RunResult | None = None
         self.sources: tuple[SourceResult, ...] = ()
         self.snapshot: Snapshot | None = None
@@ -81,7 +83,8 @@ class Run:
                 ):
                     try:
                         await self._ready(kopia, plan, trusted=trusted)
-                        await self.window.open(kopia, self._window_limit)
+                        async with self.hooks.around(self.window.hold.sequence):
+                            await self.window.open(kopia, self._window_limit)
                         await self._flush(kopia)
                     finally:
                         await self._end_kopia(kopia)
@@ -112,6 +115,10 @@ class Run:
             result = await self._report(verdict, reason, message)
         if reason == "interference" and self.window.disturbance.foreign:
             self.result = msgspec.structs.replace(result, hint=SHARED_HINT)
+        elif reason == HOOK:
+            self.result = msgspec.structs.replace(
+                result, hint=self.hooks.hint, tail=self.hooks.tail
+            )
         elif reason in REFUSALS:
             told = hint(self.unit.name, self.sources)
             self.result = msgspec.structs.replace(result, hint=told)
@@ -173,9 +180,11 @@ class Run:
         if journal is None:
             return
         names = ", ".join(member.name for member in journal.members)
+        hooks = ", ".join(hook.name for hook in journal.hooks)
+        owed = f"the post hook of {hooks}" if hooks else "its verdict"
         raise RunError(
             f"unit {self.unit.name}: run {journal.run} still owes "
-            + (f"a start of {names}" if names else "its verdict"),
+            + (f"a start of {names}" if names else owed),
             phase="check",
             reason="owed",
             hint="see why with `docker start`; every command that changes something tries again",
@@ -265,7 +274,13 @@ class Run:
             await self._confirm(snapshot)
             self.sources = await self._stored(snapshot)
             await self.window.observe()
-            return judge(snapshot, self.sources, self.window.members, self.window.disturbance.text)
+            return judge(
+                snapshot,
+                self.sources,
+                self.window.members,
+                self.window.disturbance.text,
+                self.hooks.faults(),
+            )
 
     async def _confirm(self, snapshot: Snapshot) -> None:
         """The manifest that Kopia named is in the repository: its word alone is not enough."""
@@ -372,6 +387,7 @@ class Run:
             broke_in=self.course.failed_in,
             deleted=self.kept.deleted,
             keep_failed=self.kept.failed,
+            hooks=tuple(self.hooks.results),
         )
         return self.result
 
@@ -380,7 +396,13 @@ class Run:
     def _warnings(self) -> list[str]:
         window = self.window
         told = (
-            *(*self.unit.warnings, *window.hold.warnings, *window.remarks, *self.notes),
+            *(
+                *self.unit.warnings,
+                *window.hold.warnings,
+                *window.remarks,
+                *self.notes,
+                *self.hooks.remarks,
+            ),
             *(window.disturbance.doubt, *self.left_behind),
         )
         return list(dict.fromkeys(filter(None, told)))

@@ -29,6 +29,7 @@ class HoldPlan(msgspec.Struct, frozen=True):
 
     ``levels`` are stopped one after another; then ``pauses`` (ids) are frozen all at once. ``live``
     are the ids of members that are left to write. ``reading`` is what the read is worth.
+    ``sequence`` are the ids of all members, held or not, in the order of starts.
     """
 
     levels: tuple[tuple[Stop, ...], ...] = ()
@@ -36,6 +37,7 @@ class HoldPlan(msgspec.Struct, frozen=True):
     held: tuple[Held, ...] = ()
     live: tuple[str, ...] = ()
     reading: Reading = "stop"
+    sequence: tuple[str, ...] = ()
     inspected: tuple[Inspected, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -9,6 +9,9 @@ from kopiwatch.backup.plausible import IMPLAUSIBLE, sentence
 from kopiwatch.backup.result import MemberResult, SourceResult, Verdict
 from kopiwatch.kopia.record import Entry, Snapshot
 
+HOOK = "hook"
+"""The reason of a run whose hook failed."""
+
 
 def judge_source(path: str, entry: Entry | None) -> SourceResult:
     """One source as it stands in the tree; ``entry`` None means that it is not there."""
@@ -34,15 +37,16 @@ def judge(
     sources: Iterable[SourceResult],
     members: Iterable[MemberResult],
     interference: str = "",
+    hooks: Iterable[str] = (),
 ) -> tuple[Verdict, str, str]:
     """The verdict of a run whose Kopia ended well: verdict, reason code, sentence.
 
     A manifest that is incomplete or has entries that could not be read is ``failed``; one in which
     an expected source is missing is ``partial``. Members that do not run, or are not healthy again,
     fail the run although its data is stored. ``interference`` says who may have written while it
-    was read, empty for nobody. The sentence tells of every fault, the reason is that
-    of the first; a source that is only implausible comes last, so that its reason means: all else
-    was good.
+    was read, empty for nobody. ``hooks`` says which post hooks failed. The sentence tells of every
+    fault, the reason is that of the first; a source that is only implausible comes last, so that
+    its reason means: all else was good.
     """
     if snapshot.incomplete:
         return (
@@ -56,6 +60,7 @@ def judge(
         *_members(tuple(members)),
         *_tree(snapshot, stored),
         *([_Fault("interference", interference, fatal=False)] if interference else []),
+        *_hooks(tuple(hooks)),
         *_implausible(source for source in stored if source.reason in IMPLAUSIBLE),
     ]
     if not faults:
@@ -98,6 +103,12 @@ def _tree(snapshot: Snapshot, sources: Iterable[SourceResult]) -> Iterator[_Faul
     told = any(source.failed for source in sources)
     if summary is None or (summary.num_failed and not told):
         yield _Fault("unreadable", "entries of the tree could not be read", fatal=True)
+
+
+def _hooks(sentences: Sequence[str]) -> Iterator[_Fault]:
+    """Late in the order, so that the reason means: what was read is good."""
+    if sentences:
+        yield _Fault(HOOK, "; ".join(sentences), fatal=False)
 
 
 def _implausible(sources: Iterable[SourceResult]) -> Iterator[_Fault]:

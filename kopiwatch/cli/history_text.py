@@ -107,6 +107,24 @@ def _print_result(result: RunResult) -> None:
             ("MEMBER", "STATE", "HEALTH", "DETAIL"),
             [(m.name, m.state, healthy[m.healthy], m.detail) for m in result.members],
         )
+    if result.hooks:
+        print_text()
+        print_table(
+            ("HOOK", "IN", "TOOK", "EXIT", "WHY"),
+            [
+                (
+                    hook.hook,
+                    hook.target,
+                    seconds(hook.seconds),
+                    UNKNOWN if hook.exit_code is None else str(hook.exit_code),
+                    hook.detail,
+                )
+                for hook in result.hooks
+            ],
+        )
+        for hook in result.hooks:
+            for line in hook.output.splitlines():
+                print_text(f"{hook.hook} {hook.target} | {line}")
     for warning in result.warnings:
         print_text(f"warning: {warning}")
     for line in result.tail.splitlines():

@@ -96,6 +96,12 @@ class Config(msgspec.Struct, frozen=True):
     profiles: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
 
     @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """All secrets that were given."""
+        values = (getattr(self, name) for name in self.__struct_fields__)
+        return tuple(value for value in values if isinstance(value, Secret))
+
+    @property
     def defaults(self) -> dict[str, tuple[str, str]]:
         """What stands for a missing label: by label the text, and where it was given."""
         given = {f"kopi.retention.{name}": number for name, number in self.retention.items()}

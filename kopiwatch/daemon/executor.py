@@ -134,7 +134,7 @@ class Executor:
             for unit, journal in journals.items()
             if journal.members
         }
-        if left:
+        if left or any(journal.hooks for journal in journals.values()):
             self._owed_at = desk.clock.now() + timedelta(seconds=self._owed_pause)
             self._owed_pause = min(self._owed_pause * 2, OWED_PAUSE[1])
         else:

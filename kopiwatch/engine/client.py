@@ -32,7 +32,7 @@ from kopiwatch.engine.port import (
 from kopiwatch.engine.reference import container_path, image_path, named_path, shown
 from kopiwatch.engine.stream import Demultiplexer
 from kopiwatch.engine.worker import START_TIMEOUT, remove, worker
-from kopiwatch.errors import EngineError
+from kopiwatch.errors import EngineError, StillRunning
 from kopiwatch.units.container import STATE_LABEL, Container
 
 OUTPUT_BYTES = 8 * 1024
@@ -190,16 +190,24 @@ class DockerEngine:
         )
 
     async def exec(
-        self, container: str, argv: tuple[str, ...], *, user: str = "", timeout: timedelta
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        user: str = "",
+        timeout: timedelta,
+        env: Mapping[str, str] | None = None,
     ) -> ExecResult:
         """Run a command inside a running container and wait for its end.
 
         The result holds the last 8 KiB of its output. A program that does not exist ends with 126
         or 127 and says so in the output (API 1.41). Raises EngineError when the container is not
-        running or is paused (409), and when the command has not ended by ``timeout``: Docker has
-        no call to end an exec, so the command itself may go on inside the container.
+        running or is paused (409), StillRunning with the end of the output so far when the command
+        has not ended by ``timeout``: Docker has no call to end an exec, so the command itself may
+        go on inside the container.
         """
         doing = f"run {argv[0] if argv else 'nothing'} in container {shown(container)}"
+        output = bytearray()
         with anyio.move_on_after(timeout.total_seconds()):
             answer = await self._connection.call(
                 doing,
@@ -208,6 +216,7 @@ class DockerEngine:
                 body={
                     "Cmd": list(argv),
                     "User": user,
+                    "Env": [f"{name}={value}" for name, value in (env or {}).items()],
                     "AttachStdout": True,
                     "AttachStderr": True,
                     "Tty": False,
@@ -215,12 +224,13 @@ class DockerEngine:
             )
             with translated(self._connection.attempt(doing)):
                 execution = decode.created_id(answer.body)
-            output = await self._exec_output(doing, execution)
+            await self._exec_output(doing, execution, output)
             code = await self._exec_code(doing, execution)
             return ExecResult(code, output.decode(errors="replace"))
-        raise EngineError(
+        raise StillRunning(
             f"cannot {doing}: it has not ended within {timeout.total_seconds():g} s",
             hint="the command may still run inside the container; Docker cannot end it",
+            tail=output.decode(errors="replace"),
         )
 
     def worker(self, spec: WorkerSpec) -> AbstractAsyncContextManager[Channel]:
@@ -265,10 +275,9 @@ class DockerEngine:
         answer = await self._connection.call(f"inspect {kind} {name}", "GET", path, absent=kind)
         return None if answer.status == 404 else answer.body
 
-    async def _exec_output(self, doing: str, execution: str) -> bytes:
-        """Start an exec and read until its streams end. The last 8 KiB of both are returned."""
+    async def _exec_output(self, doing: str, execution: str, output: bytearray) -> None:
+        """Start an exec and read until its streams end. ``output`` gets the last 8 KiB of both."""
         streams = Demultiplexer()
-        output = bytearray()
 
         def take(piece: bytes) -> None:
             output.extend(streams.feed(piece))
@@ -276,7 +285,6 @@ class DockerEngine:
 
         body = {"Detach": False, "Tty": False}
         await self._connection.pour(doing, f"exec/{execution}/start", body, take)
-        return bytes(output)
 
     async def _exec_code(self, doing: str, execution: str) -> int:
         """The exit code. The streams may end a moment before the exit is on record."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
@@ -234,9 +234,18 @@ class Engine(Protocol):
         """Thaw its processes."""
 
     async def exec(
-        self, container: str, argv: tuple[str, ...], *, user: str = "", timeout: timedelta
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        user: str = "",
+        timeout: timedelta,
+        env: Mapping[str, str] | None = None,
     ) -> ExecResult:
-        """Run a command inside it. Raises EngineError when it has not ended by ``timeout``."""
+        """Run a command inside it, with ``env`` on top of the container's environment.
+
+        Raises StillRunning when it has not ended by ``timeout``: it may go on inside then.
+        """
 
     def worker(self, spec: WorkerSpec) -> AbstractAsyncContextManager[Channel]:
         """Create, attach, start; on leaving: force-remove, without its volumes, shielded."""

@@ -13,7 +13,7 @@ code under test work on it, and reads :attr:`FakeEngine.calls`::
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -32,14 +32,22 @@ from kopiwatch.engine.port import (
     Volume,
     WorkerSpec,
 )
-from kopiwatch.errors import ContainerGone, EngineError, ImageMissing
-from kopiwatch.testing.engine_host import ANY, Call, FakeContainer, FakeHost, volume_mount
+from kopiwatch.errors import ContainerGone, EngineError, ImageMissing, StillRunning
+from kopiwatch.testing.engine_host import (
+    ANY,
+    Call,
+    Executed,
+    FakeContainer,
+    FakeHost,
+    volume_mount,
+)
 from kopiwatch.testing.engine_worker import FakeChannel, FakeWorker, Script, silent
 from kopiwatch.units.container import STATE_LABEL, Container
 
 __all__ = [
     "ANY",
     "Call",
+    "Executed",
     "FakeChannel",
     "FakeContainer",
     "FakeEngine",
@@ -167,11 +175,17 @@ class FakeEngine(FakeHost):
             self.set_state(found.row.id, "running")
 
     async def exec(
-        self, container: str, argv: tuple[str, ...], *, user: str = "", timeout: timedelta
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        user: str = "",
+        timeout: timedelta,
+        env: Mapping[str, str] | None = None,
     ) -> ExecResult:
         """See the port. The argv of the health check is a probe; the rest is for the handler."""
+        doing = f"run {argv[0]} in container {container}"
         async with self.call("exec", container, timeout):
-            doing = f"run {argv[0]} in container {container}"
             found = self.find(container, doing)
             if found.row.state != "running":
                 raise EngineError(f"cannot {doing}: it is {found.row.state}")
@@ -182,9 +196,10 @@ class FakeEngine(FakeHost):
                 found.probes += 1
                 good = found.healthy_after is not None and found.probes >= found.healthy_after
                 return ExecResult(0 if good else 1, "")
+            self.execs.append(Executed(found.row.name, argv, user, dict(env or {})))
             result = found.handler(argv, user)
             if result is None:
-                raise EngineError(
+                raise StillRunning(
                     f"cannot {doing}: it has not ended within {timeout.total_seconds():g} s"
                 )
             return result

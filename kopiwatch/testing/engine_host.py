@@ -50,6 +50,15 @@ class Call(msgspec.Struct, frozen=True):
         return f"{self.operation} {self.target}".rstrip()
 
 
+class Executed(msgspec.Struct, frozen=True):
+    """One command that reached a container by exec, no probe. ``container`` is its name."""
+
+    container: str
+    argv: tuple[str, ...]
+    user: str = ""
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 @dataclass
 class FakeContainer:
     """A container of the fake: its row, its details, and how its health check behaves.
@@ -94,7 +103,7 @@ class FakeHost:
     ``images`` maps references to ids; ``missing_paths`` are bind sources that the host does not
     have; ``script`` plays the worker's side of each channel. ``clock`` gives the UTC time of
     starts; by default each look at it is one second later. ``oversized`` are names of containers
-    whose events are too large to be read.
+    whose events are too large to be read. ``execs`` are the commands that came to a handler.
     """
 
     script: Script = silent
@@ -108,6 +117,7 @@ class FakeHost:
     oversized: set[str] = field(default_factory=set)
     clock: Callable[[], datetime] | None = None
     calls: list[Call] = field(default_factory=list)
+    execs: list[Executed] = field(default_factory=list)
     all: dict[str, FakeContainer] = field(default_factory=dict)
     closed: bool = False
     events_told: FakeEvents = field(default_factory=FakeEvents)

@@ -32,10 +32,10 @@ class OrderPlan(msgspec.Struct, frozen=True):
     ``held`` is everybody who is stopped or paused. ``stop_levels`` are stopped one after another,
     the members of a level in parallel; then ``pauses`` are frozen, all at once. ``start_levels`` is
     the order in which all of them come back. ``gates`` says who must be healthy before an id comes
-    back. ``reasons`` says, by id and for people, why it is held. ``live`` are the running members
-    that write on because their labels say so. ``foreign_writers`` are the names of running
-    containers outside the unit that can write to its sources and are not held. ``reading`` is what
-    the read will be worth.
+    back. ``sequence`` is the order of starts of all members, held or not. ``reasons`` says, by id
+    and for people, why it is held. ``live`` are the running members that write on because their
+    labels say so. ``foreign_writers`` are the names of running containers outside the unit that can
+    write to its sources and are not held. ``reading`` is what the read will be worth.
 
     With ``problems`` the plan must not be carried out. Those that are also ``passing`` come from
     what containers do just now, not from labels: they forbid a run, not the unit.
@@ -50,6 +50,7 @@ class OrderPlan(msgspec.Struct, frozen=True):
     live: tuple[str, ...] = ()
     foreign_writers: tuple[str, ...] = ()
     reading: Reading = "stop"
+    sequence: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     passing: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -119,6 +120,7 @@ class _Planning:
             live=tuple(sorted(self.live())),
             foreign_writers=writers,
             reading=self.reading(),
+            sequence=self.sequence(),
             problems=tuple(sorted({*self.problems, *self.passing})),
             passing=tuple(sorted(set(self.passing))),
             warnings=tuple(dict.fromkeys(self.warnings)),
@@ -308,6 +310,13 @@ class _Planning:
         for older, newer in self.creation_pairs(held, needs):
             needs[newer].add(older)
         return needs
+
+    def sequence(self) -> tuple[str, ...]:
+        """All members as they would start, level by level, then by name."""
+        told = list(self.warnings)
+        found = levels(set(self.members), self.order_needs(self.members))
+        self.warnings = told  # what holds for members that nobody stops is nobody's business
+        return tuple(id_ for level in found for id_ in sorted(level, key=self.name))
 
     def creation_pairs(
         self, held: Collection[str], needs: Mapping[str, Collection[str]]

@@ -121,6 +121,49 @@ meant, say so: `kopiwatch accept UNIT`. A volume that has a new name only becaus
 or container has one (`old_data`, now `new_data`) is the same volume.
 """
 
+_HOOKS = """
+## Hooks
+
+```yaml
+labels:
+  kopi.enable: "true"
+  kopi.hook.pre.command: '["php", "occ", "maintenance:mode", "--on"]'
+  kopi.hook.post.command: '["php", "occ", "maintenance:mode", "--off"]'
+  kopi.hook.pre.user: "www-data"
+  kopi.hook.post.user: "www-data"
+```
+
+A **pre** hook runs as late as possible: Kopia has the repository open and waits, and nobody is
+stopped yet. A **post** hook runs when the members run again and are healthy. Neither counts as
+downtime. Pre hooks run one after the other, dependents first, as members stop; post hooks with
+dependencies first, as they start. They run also where nobody is stopped (`kopi.mode: "live"`,
+nobody writes), around the read. A member that does not run, or is paused, has no hooks; that is
+said.
+
+**A post hook always runs once its pre hook has begun**: if the pre hook fails or hangs, if the run
+fails or is cancelled, and, by the next command that changes something, if kopiwatch or the machine
+died in between (it is on disk before the pre hook begins). So it may run twice, and it may run after
+a pre hook that did only half of its work: it should not mind. One that failed is not tried again;
+while its container does not start, or Docker does not answer, it stays owed. A post hook without a
+pre hook runs whenever the run came as far as the downtime.
+
+**When one fails** (an exit code other than 0, no such program, not ended in time): with a pre hook
+nobody is stopped, and the run is `failed` (`hook`); with a post hook the run is `partial` (`hook`).
+With `on-error: "continue"` either is only a warning.
+
+**When one hangs** it is killed at its timeout, with what it started. Docker cannot do that, so
+kopiwatch looks for it from inside, which needs `sh`, `grep` and `tr` in the container; without them
+the run goes on and says that the hook may still run (until the container stops). A program that a
+hook leaves running in the background must close its output, or counts as part of the hook.
+
+A string is a command for `sh -c`; a container without `sh` needs a JSON array. Hooks see
+`KOPIWATCH_HOOK` (`pre` or `post`), `KOPIWATCH_UNIT` and `KOPIWATCH_RUN`. Exit code, time and the last
+8 KiB of output of each stand in `kopiwatch history RUN`: kopiwatch's own secrets are masked there,
+but it does not know those of your applications, so a hook should not print them.
+
+Hooks that run where kopiwatch runs stand in the [configuration](docs/configuration.md#hooks).
+"""
+
 _PROFILES = """
 ## Profiles
 
@@ -148,7 +191,7 @@ def render() -> str:
     """The whole page, as text."""
     head = "| Label | Value | Default | For | Meaning |\n|---|---|---|---|---|\n"
     rows = "".join(map(_row, LABELS))
-    return _INTRO + head + rows + _SCHEDULES + _RETENTION + _REFUSED + _PROFILES
+    return _INTRO + head + rows + _SCHEDULES + _RETENTION + _REFUSED + _HOOKS + _PROFILES
 
 
 def _row(label: Label) -> str:

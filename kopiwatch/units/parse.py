@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from kopiwatch.units.container import Container
+from kopiwatch.units.hook import hooks_of, without_command
 from kopiwatch.units.label import (
     ENABLE,
     PREFIX,
@@ -144,6 +145,7 @@ class _Reading:
             self.apply(layer, in_profile=True)
         self.apply(own, in_profile=False)
         self.refuse_unsupported()
+        self.refuse_lost_hooks(own)
         unit = self.given.get("kopi.unit")
         instance = self.given.get("kopi.instance")
         misnamed = own.texts.get("kopi.unit", "") if unit is None else ""
@@ -214,14 +216,22 @@ class _Reading:
             hint = f"use {' or '.join(ways)}, or remove it" if ways else "remove it"
             self.complain(name, given.text, f"{said}is not supported by this version", hint)
 
+    def refuse_lost_hooks(self, own: Layer) -> None:
+        """Somebody who says when a hook ends, and not what it does, meant it to do something."""
+        for name, missing in without_command({*self.given, *own.texts}).items():
+            if find(name) and own.texts.get(name, DROP).strip() != DROP:
+                reason = "says how a hook runs, and there is no command to run"
+                self.complain(name, own.texts[name], reason, f"add {missing}, or remove it")
+
     def settings(self) -> MemberSettings:
         """The values of level ``member``; defaults for the rest."""
         fields: dict[str, Any] = {}
         for name, given in self.given.items():
             row = find(name)
-            if row is not None and row.level == "member" and row.field:
+            if row is not None and row.level == "member" and row.field and "." not in row.field:
                 fields[row.field] = given.value
-        return MemberSettings(**fields)
+        hooks = hooks_of({name: given.value for name, given in self.given.items()})
+        return MemberSettings(hooks=hooks, **fields)
 
     def unit_wide(self) -> dict[str, Given]:
         """The values of level ``unit``."""

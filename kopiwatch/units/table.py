@@ -343,8 +343,8 @@ LABELS: tuple[Label, ...] = (
         read_command,
         "",
         "member",
-        "Runs in the container right before the downtime, and after it.",
-        supported=(),
+        "Runs in the container right before the downtime, and after it; see [Hooks](#hooks).",
+        field="hooks.command",
     ),
     Label(
         "kopi.hook.{pre,post}.user",
@@ -353,7 +353,7 @@ LABELS: tuple[Label, ...] = (
         "the container's own",
         "member",
         "The user who runs it.",
-        supported=(),
+        field="hooks.user",
     ),
     Label(
         "kopi.hook.{pre,post}.timeout",
@@ -361,8 +361,8 @@ LABELS: tuple[Label, ...] = (
         read_duration,
         "30s",
         "member",
-        "How long it may take.",
-        supported=(),
+        "How long it may take; then it is killed.",
+        field="hooks.timeout",
     ),
     Label(
         "kopi.hook.{pre,post}.on-error",
@@ -370,8 +370,8 @@ LABELS: tuple[Label, ...] = (
         choice("fail", "continue"),
         "fail",
         "member",
-        "What a failure of the hook means for the run.",
-        supported=(),
+        "What a failure of the hook means: the run fails, or goes on with a warning.",
+        field="hooks.on_error",
     ),
     *(
         Label(

@@ -98,7 +98,7 @@ class Attempt:
         self._run = Run(self.house, unit, rows, self.identity)
         await recorder.begin(self.identity, self.order, self.house.clock.now())
         result = await self._run.execute()
-        if result.before_window and result.reason in DOCKER_AWAY:
+        if result.before_window and not result.hooks and result.reason in DOCKER_AWAY:
             # Not the unit's fault, and nothing was touched: as if it had not begun.
             return msgspec.structs.replace(result, verdict="skipped")
         return result

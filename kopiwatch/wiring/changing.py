@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio.to_thread
 
+from kopiwatch.backup.hook_debt import repay_hooks
 from kopiwatch.backup.house import Listener
 from kopiwatch.backup.settle import Replayed, bring_all_back, readable, settle_verdicts
 from kopiwatch.backup.state import StateFolder
@@ -62,6 +63,9 @@ async def replay(
         listener.say(
             "replay", str(replayed), unit=replayed.unit, level="error" if trouble else "warning"
         )
+    for repaid in await repay_hooks(engine, state.journals, clock):
+        level = "warning" if repaid.good else "error"
+        listener.say("replay-hooks", str(repaid), unit=repaid.unit, level=level)
     return done
 
 
@@ -107,13 +111,14 @@ async def without_docker(
     identity = await anyio.to_thread.run_sync(state.open)
     async with FileLock(state.run_lock, command=command).hold():
         journals = await readable(state.journals)
-        if any(journal.members for journal in journals.values()):
+        if any(journal.members or journal.hooks for journal in journals.values()):
             try:
                 async with docker(config) as where:
                     await replay(where.engine, state, identity, listener)
             except EngineUnreachable as error:
-                units = ", ".join(unit for unit, journal in journals.items() if journal.members)
-                listener.say(
-                    "owed", f"members of {units} are still down: {error.message}", level="error"
-                )
+                down = ", ".join(unit for unit, journal in journals.items() if journal.members)
+                late = ", ".join(unit for unit, journal in journals.items() if journal.hooks)
+                words = [f"members of {down} are still down"] if down else []
+                words += [f"post hooks of {late} are still to run"] if late else []
+                listener.say("owed", f"{', '.join(words)}: {error.message}", level="error")
         yield state

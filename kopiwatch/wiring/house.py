@@ -14,6 +14,7 @@ from kopiwatch.backup.state import StateFolder
 from kopiwatch.config import Config
 from kopiwatch.errors import ConfigError
 from kopiwatch.kopia.environment import environment
+from kopiwatch.kopia.failure import masker
 from kopiwatch.kopia.folder import make_private
 from kopiwatch.kopia.lock import Owner
 from kopiwatch.kopia.space import require_space
@@ -68,4 +69,5 @@ async def house(
         repository_is_folder=repository_folder(config) is not None,
         listener=listener,
         run_timeout=config.run_timeout,
+        mask=masker(config.secrets),
     )

@@ -15,7 +15,7 @@ from support.engine_world import DockerWorld, FakeWorld, World, missing_host_pat
 from kopiwatch.engine.client import DockerEngine
 from kopiwatch.engine.health import wait_healthy
 from kopiwatch.engine.port import Engine, WorkerMount
-from kopiwatch.errors import ContainerGone, EngineError, ImageMissing
+from kopiwatch.errors import ContainerGone, EngineError, ImageMissing, StillRunning
 from kopiwatch.testing.engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -159,9 +159,27 @@ async def test_exec_of_a_program_that_is_not_there_fails_as_an_exit_code(world: 
     assert "no-such-program" in result.output
 
 
+async def test_exec_sees_its_variables(world: World):
+    db = world.run("db")
+    argv = ("/bin/sh", "-c", 'printf "%s" "$KW_ONE"')
+    result = await world.engine.exec(db, argv, timeout=SOON, env={"KW_ONE": "a b=c\n'$x"})
+    assert result.output == "a b=c\n'$x"
+
+
+async def test_exec_that_prints_megabytes_of_anything_keeps_their_end(world: World):
+    """What is no text becomes replacement characters; nothing waits for a full pipe."""
+    db = world.run("db")
+    flood = "i=0; while [ $i -lt 3000 ]; do printf '%01000d' 0; i=$((i+1)); done; "
+    argv = ("/bin/sh", "-c", flood + r"printf '\377\000\033[31mend'")
+    result = await world.engine.exec(db, argv, timeout=SOON)
+    assert result.exit_code == 0
+    assert result.output.endswith("\ufffd\x00\x1b[31mend")
+    assert len(result.output.encode("utf-8", "replace")) < 9000
+
+
 async def test_exec_that_does_not_end_in_time_is_an_error(world: World):
     db = world.run("db")
-    with pytest.raises(EngineError, match=r"not ended within 0\.3 s"):
+    with pytest.raises(StillRunning, match=r"not ended within 0\.3 s"):
         await world.engine.exec(db, ("sleep", "5"), timeout=timedelta(seconds=0.3))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import uuid
 from collections.abc import Mapping
@@ -105,7 +106,7 @@ class FakeWorld:
             state="running" if start else "created",
             mounts=tuple(mounts),
             healthcheck=Healthcheck(("/bin/sh", "-c", check)) if check else None,
-            on_exec=_run_here,
+            on_exec=lambda argv, user: _run_here(argv, self.engine.execs[-1].env),
         )
 
     def full(self, name: str) -> str:
@@ -137,16 +138,21 @@ class FakeWorld:
             worker.say(line)
 
 
-def _run_here(argv: tuple[str, ...], user: str) -> ExecResult | None:
+def _run_here(argv: tuple[str, ...], env: Mapping[str, str]) -> ExecResult | None:
     if argv[0] == "sleep":
         return None
     try:
         done = subprocess.run(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=5, check=False
+            argv,
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=5,
+            check=False,
         )
     except FileNotFoundError as error:
         return ExecResult(126, str(error))
-    return ExecResult(done.returncode, done.stdout.decode()[-8192:])
+    return ExecResult(done.returncode, done.stdout[-8192:].decode(errors="replace"))
 
 
 class DockerWorld:

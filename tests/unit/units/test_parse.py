@@ -140,7 +140,6 @@ def test_misspelt_name_suggests_the_right_one():
         ("kopi.ignore", "*.tmp"),
         ("kopi.ignore.db", "*.tmp"),
         ("kopi.dump", "postgres"),
-        ("kopi.hook.pre.command", "sync"),
         ("kopi.drill", "@weekly"),
         ("kopi.notify", "failure"),
     ],
@@ -282,6 +281,14 @@ def test_no_labels_make_the_parser_raise(labels, profiles):
     check_profiles(profiles)
 
 
+def member_value(found, name, field):
+    """What the settings hold for a label of level ``member``."""
+    if not field.startswith("hooks."):
+        return getattr(found.settings, field)
+    hook = getattr(found.settings.hooks, name.split(".")[2])
+    return getattr(hook, field.removeprefix("hooks."))
+
+
 @given(LABEL_SETS)
 def test_no_given_value_is_replaced_by_a_default(labels):
     """Each given label is in the settings as it was read, or there is a problem that names it."""
@@ -297,7 +304,7 @@ def test_no_given_value_is_replaced_by_a_default(labels):
         assert row.supports(value)
         if row.field:
             held = (
-                getattr(found.settings, row.field)
+                member_value(found, name, row.field)
                 if row.level == "member"
                 else found.unit_wide[name].value
             )
