@@ -32,7 +32,7 @@ from kopiwatch.engine.port import (
 )
 from kopiwatch.engine.reference import container_path, image_path, named_path, shown
 from kopiwatch.engine.worker import START_TIMEOUT, remove, worker
-from kopiwatch.errors import EngineError
+from kopiwatch.errors import EngineError, StillRunning
 from kopiwatch.task import deadline
 from kopiwatch.units.container import STATE_LABEL, Container
 
@@ -191,17 +191,25 @@ class DockerEngine:
         )
 
     async def exec(
-        self, container: str, argv: tuple[str, ...], *, user: str = "", timeout: timedelta
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        user: str = "",
+        timeout: timedelta,
+        env: Mapping[str, str] | None = None,
     ) -> ExecResult:
         """Run a command inside a running container and wait for its end.
 
         The result holds the last 8 KiB of its output. A program that does not exist ends with 126
         or 127 and says so in the output (API 1.41). Raises EngineError when the container is not
-        running or is paused (409), and when the command has not ended by ``timeout``: Docker has
-        no call to end an exec, so the command itself may go on inside the container.
+        running or is paused (409), StillRunning with the end of the output so far when the command
+        has not ended by ``timeout``: Docker has no call to end an exec, so the command itself may
+        go on inside the container.
         """
-        execution, tail = Execution(self._connection, container, argv, user), Tail(OUTPUT_BYTES)
-        with deadline(timeout.total_seconds(), partial(_late, execution, timeout)):
+        execution = Execution(self._connection, container, argv, user, env or {})
+        tail = Tail(OUTPUT_BYTES)
+        with deadline(timeout.total_seconds(), partial(_late, execution, timeout, tail)):
             return ExecResult(await execution.run(tail.take), str(tail))
 
     async def exec_stream(
@@ -268,8 +276,9 @@ class DockerEngine:
         return None if answer.status == 404 else answer.body
 
 
-def _late(execution: Execution, timeout: timedelta) -> EngineError:
-    return EngineError(
+def _late(execution: Execution, timeout: timedelta, tail: object = "") -> StillRunning:
+    return StillRunning(
         f"cannot {execution.doing}: it has not ended within {timeout.total_seconds():g} s",
         hint="the command may still run inside the container; Docker cannot end it",
+        tail=str(tail),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 
 import anyio
 from aiodocker.stream import Stream
@@ -29,12 +30,18 @@ class Execution:
     """One command in one container. :meth:`run` once."""
 
     def __init__(
-        self, connection: Connection, container: str, argv: tuple[str, ...], user: str
+        self,
+        connection: Connection,
+        container: str,
+        argv: tuple[str, ...],
+        user: str,
+        env: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._connection = connection
         self._container = container
         self._argv = argv
         self._user = user
+        self._env = env
         self.doing = f"run {argv[0] if argv else 'nothing'} in container {shown(container)}"
 
     async def run(self, take: Take, *, stdin: bytes = b"", linger: float | None = None) -> int:
@@ -65,6 +72,7 @@ class Execution:
             body={
                 "Cmd": list(self._argv),
                 "User": self._user,
+                "Env": [f"{name}={value}" for name, value in self._env.items()],
                 "AttachStdin": with_input,
                 "AttachStdout": True,
                 "AttachStderr": True,

@@ -13,7 +13,7 @@ code under test work on it, and reads :attr:`FakeEngine.calls`::
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -32,7 +32,7 @@ from kopiwatch.engine.port import (
     Volume,
     WorkerSpec,
 )
-from kopiwatch.errors import ContainerGone, EngineError, ImageMissing
+from kopiwatch.errors import ContainerGone, EngineError, ImageMissing, StillRunning
 from kopiwatch.testing.engine_host import (
     ANY,
     Call,
@@ -175,7 +175,13 @@ class FakeEngine(FakeHost):
             self.set_state(found.row.id, "running")
 
     async def exec(
-        self, container: str, argv: tuple[str, ...], *, user: str = "", timeout: timedelta
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        user: str = "",
+        timeout: timedelta,
+        env: Mapping[str, str] | None = None,  # noqa: ARG002 - the port's signature
     ) -> ExecResult:
         """See the port. The argv of the health check is a probe; the rest is for the handler."""
         async with self.call("exec", container, timeout):
@@ -192,7 +198,7 @@ class FakeEngine(FakeHost):
                 return ExecResult(0 if good else 1, "")
             result = found.handler(argv, user)
             if result is None:
-                raise EngineError(
+                raise StillRunning(
                     f"cannot {doing}: it has not ended within {timeout.total_seconds():g} s"
                 )
             return result
@@ -222,7 +228,7 @@ class FakeEngine(FakeHost):
             if played.error is not None:
                 raise played.error
             if played.exit_code is None:
-                raise EngineError(
+                raise StillRunning(
                     f"cannot {doing}: it has not ended within {timeout.total_seconds():g} s"
                 )
             return played.exit_code
