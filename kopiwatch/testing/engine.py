@@ -13,7 +13,7 @@ code under test work on it, and reads :attr:`FakeEngine.calls`::
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -39,6 +39,7 @@ from kopiwatch.testing.engine_host import (
     Executed,
     FakeContainer,
     FakeHost,
+    Streamed,
     volume_mount,
 )
 from kopiwatch.testing.engine_worker import FakeChannel, FakeWorker, Script, silent
@@ -54,6 +55,7 @@ __all__ = [
     "FakeHost",
     "FakeWorker",
     "Script",
+    "Streamed",
     "silent",
     "volume_mount",
 ]
@@ -203,6 +205,36 @@ class FakeEngine(FakeHost):
                     f"cannot {doing}: it has not ended within {timeout.total_seconds():g} s"
                 )
             return result
+
+    async def exec_stream(
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        out: Callable[[bytes], Awaitable[None]],
+        err: Callable[[bytes], None],
+        user: str = "",
+        stdin: bytes = b"",
+        timeout: timedelta,
+    ) -> int:
+        """See the port. The streamer of the container says what happens; nothing really waits."""
+        async with self.call("exec_stream", container, timeout):
+            doing = f"run {argv[0]} in container {container}"
+            found = self.find(container, doing)
+            if found.row.state != "running":
+                raise EngineError(f"cannot {doing}: it is {found.row.state}")
+            played = found.streamer(argv, user, stdin)
+            if played.err:
+                err(played.err)
+            for piece in played.out:
+                await out(piece)
+            if played.error is not None:
+                raise played.error
+            if played.exit_code is None:
+                raise StillRunning(
+                    f"cannot {doing}: it has not ended within {timeout.total_seconds():g} s"
+                )
+            return played.exit_code
 
     def worker(self, spec: WorkerSpec) -> AbstractAsyncContextManager[Channel]:
         """See the port. The other side is played by ``script``."""
