@@ -34,7 +34,9 @@ async def test_paused_unit_is_frozen_synced_read_and_thawed(world):
     assert seen["go"] == ["paused", "paused"]
     assert world.states == UP
     assert world.engine.order("stop", "start") == []
-    assert world.program.steps == ["start", "set-up", "survey", "launch", "sync", "sync", "go", "flush"]
+    assert world.program.steps == [
+        *("start", "set-up", "survey", "launch", "sync", "sync", "go", "flush")
+    ]
     assert tags(world) == ["pause"]
     assert [(m.name, m.state) for m in result.members] == [("db", "started"), ("web", "started")]
     assert await world.journal() is None
