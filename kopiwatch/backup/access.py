@@ -26,22 +26,28 @@ class TreeEntry(msgspec.Struct, frozen=True):
 
 
 class WorkerPlan(msgspec.Struct, frozen=True):
-    """What a worker is to have in front of it. ``root`` is the unit's root, below ``/mnt``."""
+    """What a worker is to have in front of it. ``root`` is the unit's root, below ``/mnt``.
+
+    ``attributes`` is the folder of ours, inside the recipe's, that the worker may write lists to.
+    """
 
     run: str
     unit: str
     root: str
     entries: tuple[TreeEntry, ...]
+    attributes: str
 
 
 class Places(msgspec.Struct, frozen=True):
     """Where things are from a worker's point of view (absolute paths).
 
-    ``base`` is a tmpfs for what is secret; ``repository`` is the filesystem repository's folder.
+    ``base`` is a tmpfs for what is secret; ``repository`` is the filesystem repository's folder;
+    ``attributes`` is where the lists of attributes are written.
     """
 
     base: str
     cache: str
+    attributes: str
     locks: str
     repository: str
     kopia: str

@@ -12,13 +12,16 @@ import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from kopiwatch.backup.access import Session
+from kopiwatch.backup.survey import Survey, SurveyOrder
 from kopiwatch.errors import BusyError, EngineError, EngineUnreachable, RunError
 from kopiwatch.kopia.port import WorkerFiles
 from kopiwatch.task import deadline, unwrapped
 
-PROTOCOL = 2
+PROTOCOL = 3
 CONFIG_NAME = "repository.config"
 PASSWORD_NAME = "repository.config.kopia-password"  # noqa: S105 - a file's name
+ERRANDS = ("surveyed",)
+"""Words of work that goes on beside the orders: they may come at any time."""
 KILL_SECONDS = 10.0
 DESTROY_SECONDS = 20.0
 
@@ -26,7 +29,18 @@ DESTROY_SECONDS = 20.0
 class Said(msgspec.Struct, frozen=True):
     """One line that the worker said. ``at`` is seconds since the epoch, by the worker's clock."""
 
-    say: Literal["hello", "alive", "set-up", "synced", "ready", "read", "exit", "error", "gate"]
+    say: Literal[
+        "hello",
+        "alive",
+        "set-up",
+        "surveyed",
+        "synced",
+        "ready",
+        "read",
+        "exit",
+        "error",
+        "gate",
+    ]
     at: float = 0.0
     reason: str = ""
     text: str = ""
@@ -37,6 +51,7 @@ class Said(msgspec.Struct, frozen=True):
     err: str = ""
     protocol: int = 0
     volatile: tuple[str, ...] = ()
+    result: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class SetUp(msgspec.Struct, frozen=True):
@@ -73,6 +88,7 @@ class GatedKopia:
         self._session = session
         self._heard = heard
         self._running = False
+        self._errands: dict[str, Said] = {}
         self.remains = ""
         self.lost = False
 
@@ -88,6 +104,28 @@ class GatedKopia:
                     await send.send(said)
 
     async def _next(self, phase: str) -> Said:
+        """The next word, but for those of errands, which come in between: they are put by."""
+        while (said := await self._receive(phase)).say in ERRANDS:
+            self._errands[said.say] = said
+        return said
+
+    async def _errand(self, word: str, phase: str) -> Said:
+        """The word of an errand, heard already or still to come."""
+        while word not in self._errands:
+            said = await self._receive(phase)
+            if said.say not in ERRANDS:
+                raise self._left(said, phase)
+            self._errands[said.say] = said
+        return self._errands.pop(word)
+
+    def _left(self, said: Said, phase: str) -> RunError:
+        return RunError(
+            f"unit {self._unit}: Kopia left its gate: {said.text or said.err or said.say}",
+            phase=phase,
+            reason="gate",
+        )
+
+    async def _receive(self, phase: str) -> Said:
         try:
             said = await self._heard.receive()
         except anyio.EndOfStream as error:
@@ -154,11 +192,24 @@ class GatedKopia:
         await self._order("sync", phase, paths=paths)
         said = await self._next(phase)
         if said.say != "synced":
+            raise self._left(said, phase)
+
+    async def begin_survey(self, order: SurveyOrder) -> None:
+        """Let the worker walk the sources while other things are done; see :meth:`surveyed`."""
+        await self._order("survey", "ready", **msgspec.structs.asdict(order))
+
+    async def surveyed(self) -> Survey:
+        """Wait for the end of the walk: the lists are written, and these are its figures."""
+        said = await self._errand("surveyed", "ready")
+        try:
+            return msgspec.json.decode(said.result, type=Survey)
+        except msgspec.MsgspecError as error:
             raise RunError(
-                f"unit {self._unit}: Kopia left its gate: {said.err or said.say}",
-                phase=phase,
-                reason="gate",
-            )
+                f"unit {self._unit}: strange words of the worker: {error}",
+                phase="ready",
+                reason="worker-protocol",
+                hint=_HINTS["protocol"],
+            ) from error
 
     async def launch(self, launch: Launch) -> Said:
         """Start Kopia and wait until it stands at the gate, or has ended (``exit``)."""
@@ -174,11 +225,7 @@ class GatedKopia:
             return
         except anyio.EndOfStream as error:
             raise self._lost("ready") from error
-        raise RunError(
-            f"unit {self._unit}: Kopia left its gate: {said.text or said.err or said.say}",
-            phase="ready",
-            reason="gate",
-        )
+        raise self._left(said, "ready")
 
     async def read(self) -> Said:
         """Open the gate and wait until everything is read, or Kopia has ended (``exit``)."""
@@ -238,6 +285,7 @@ _HINTS = {
     "missing": "a source vanished while the worker started; see `docker ps` and `docker volume ls`",
     "no-data": "leave that bind mount out: name its destination in kopi.exclude",
     "own": "the path leads to the backups by a symbolic link; leave it out with kopi.exclude",
+    "attributes": "make room on the disk of the state folder, and see that it can be written",
     "launch": "the worker image must hold Kopia",
     "protocol": "the worker image must be of this kopiwatch's version",
     "mount": "namespace access needs root with CAP_SYS_ADMIN; or set KOPIWATCH_WORKER_IMAGE",

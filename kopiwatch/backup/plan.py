@@ -14,7 +14,7 @@ from kopiwatch.backup.verdict import HOOK
 from kopiwatch.engine.port import Engine, Inspected
 from kopiwatch.errors import RunError
 from kopiwatch.kopia.record import Snapshot
-from kopiwatch.kopia.tree import RECIPE
+from kopiwatch.kopia.tree import ATTRIBUTES, RECIPE
 from kopiwatch.task import together
 from kopiwatch.units.container import Container
 from kopiwatch.units.group import tree_path
@@ -151,7 +151,8 @@ def worker_plan(unit: Unit, *, run: str, instance: str, recipe: str) -> WorkerPl
     """The tree that the worker of this run has in front of it."""
     entries = [TreeEntry(RECIPE, "path", recipe, own=True)]
     entries += [_entry(source) for source in unit.sources]
-    return WorkerPlan(run, unit.name, tree_path(unit.name, instance), tuple(entries))
+    root = tree_path(unit.name, instance)
+    return WorkerPlan(run, unit.name, root, tuple(entries), f"{recipe}/{ATTRIBUTES}")
 
 
 def _entry(source: Source) -> TreeEntry:

@@ -9,6 +9,7 @@ import anyio
 import msgspec
 
 from kopiwatch import __version__
+from kopiwatch.backup import survey
 from kopiwatch.backup.access import WorkerPlan
 from kopiwatch.backup.answer import failure, manifest
 from kopiwatch.backup.course import Course
@@ -23,6 +24,7 @@ from kopiwatch.backup.recipe import write_recipe
 from kopiwatch.backup.result import RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stopping import HoldPlan
+from kopiwatch.backup.survey import Survey
 from kopiwatch.backup.verdict import HOOK, judge, judge_source, remarks
 from kopiwatch.backup.window import Window
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
@@ -61,6 +63,7 @@ class Run:
         self.last_good: Snapshot | None = None
         self.terms = terms_of(unit)
         self.notes: tuple[str, ...] = ()
+        self.survey = Survey()
         self.launched = False
         self.kept = NOTHING
         self.kopia_lost = False
@@ -204,26 +207,42 @@ class Run:
         return f"{argv.USER}@{self.house.host}:{self._root}"
 
     async def _ready(self, kopia: GatedKopia, plan: WorkerPlan, *, trusted: bool) -> None:
-        """Kopia has opened the repository and waits at the gate."""
+        """Kopia waits at the gate, and all that it will read is on the disk."""
+        with self.course.timed("ready"):
+            await self._to_the_gate(kopia, plan, trusted=trusted)
+            await self._surveyed(kopia)
+            if self.window.hold.reading != "stop":
+                # Now, so that there is little left to be written in the window.
+                await kopia.sync(self.window.paths, "ready")
+
+    async def _to_the_gate(self, kopia: GatedKopia, plan: WorkerPlan, *, trusted: bool) -> None:
+        """The worker is set up and walks the sources; Kopia has opened the repository."""
         house, places = self.house, self.house.access.places
-        with (
-            self.course.timed("ready"),
-            self.course.deadline(READY_SECONDS, "Kopia did not reach the gate"),
-        ):
+        with self.course.deadline(READY_SECONDS, "Kopia did not reach the gate"):
             files = await house.repository.worker_files(
                 cache_dir=f"{places.cache}/kopia",
                 storage_path=f"{places.repository}/kopia" if house.repository_is_folder else None,
             )
-            own = (places.cache, *([places.repository] if house.repository_is_folder else []))
+            own = [places.cache, places.attributes]
+            own += [places.repository] if house.repository_is_folder else []
             volatile = await kopia.set_up(
                 SetUp(
                     base=places.base,
                     files=files,
                     expect=tuple(f"{plan.root}/{entry.path}" for entry in plan.entries),
                     sources=self.window.paths,
-                    probe=own,
+                    probe=tuple(own),
                     lock=f"{places.locks}/kopia.lock",
                     owner=house.owner,
+                )
+            )
+            # Beside Kopia, which opens the repository meanwhile.
+            await kopia.begin_survey(
+                survey.order(
+                    plan.root,
+                    (source.path for source in self.unit.sources),
+                    since=self.last_good.start_time.timestamp() if self.last_good else 0.0,
+                    into=places.attributes,
                 )
             )
             arguments = argv.snapshot_argv(
@@ -246,9 +265,13 @@ class Run:
             said = await kopia.launch(Launch((places.kopia, *arguments), environment))
             if said.say != "ready":
                 raise failure(self.unit.name, said, "ready")
-            if self.window.hold.reading != "stop":
-                # Now, so that there is little left to be written in the window.
-                await kopia.sync(self.window.paths, "ready")
+
+    async def _surveyed(self, kopia: GatedKopia) -> None:
+        """The walk of the sources has ended, however long it took; its lists are on the disk."""
+        self.survey = await kopia.surveyed()
+        survey.refuse_collisions(self.unit.name, self.survey)
+        if line := survey.kept_aside(self.survey):
+            self.course.say("survey", line)
 
     @property
     def _window_limit(self) -> float:
@@ -396,13 +419,8 @@ class Run:
     def _warnings(self) -> list[str]:
         window = self.window
         told = (
-            *(
-                *self.unit.warnings,
-                *window.hold.warnings,
-                *window.remarks,
-                *self.notes,
-                *self.hooks.remarks,
-            ),
+            *(*self.unit.warnings, *window.hold.warnings, *window.remarks),
+            *(*self.survey.remarks, *self.notes, *self.hooks.remarks),
             *(window.disturbance.doubt, *self.left_behind),
         )
         return list(dict.fromkeys(filter(None, told)))

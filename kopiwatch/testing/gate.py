@@ -15,7 +15,7 @@ import msgspec
 from kopiwatch.testing.engine_worker import FakeWorker
 from kopiwatch.testing.kopia import FakeRepository
 
-Step = Literal["start", "set-up", "sync", "launch", "go", "flush", "kill"]
+Step = Literal["start", "set-up", "sync", "survey", "launch", "go", "flush", "kill"]
 
 
 class FakeProgram:
@@ -23,7 +23,8 @@ class FakeProgram:
 
     ``trees`` holds the files of a source by its path in the tree (``volumes/data``); a source that
     is mounted but not named has one file. ``ignored`` counts entry errors by source that the policy
-    ignores; ``volatile`` are paths in the tree that lie in memory. ``at`` lets a test act when a
+    ignores; ``volatile`` are paths in the tree that lie in memory. ``found`` is
+    what the walk tells of a source beside its size. ``at`` lets a test act when a
     step is reached: the function gets the worker and says whether it has dealt with the step by
     itself.
     """
@@ -35,6 +36,7 @@ class FakeProgram:
         self.volatile: tuple[str, ...] = ()
         self.failed = 0
         self.ignored: dict[str, int] = {}
+        self.found: dict[str, dict[str, object]] = {}
         self.killed = False
         self.steps: list[str] = []
         self.argv: list[str] = []
@@ -68,12 +70,14 @@ class FakeProgram:
 
     def _answer(self, worker: FakeWorker, step: str, order: Mapping[str, Any]) -> None:
         if step == "start":
-            self._say(worker, "hello", protocol=2)
+            self._say(worker, "hello", protocol=3)
         elif step == "set-up":
             volatile = [path for path in order["expect"] if path.endswith(self.volatile)]
             self._say(worker, "set-up", volatile=volatile)
         elif step == "sync":
             self._say(worker, "synced")
+        elif step == "survey":
+            self._say(worker, "surveyed", result=self._survey(order))
         elif step == "launch":
             self.argv = list(order["argv"])
             self._say(worker, "ready")
@@ -83,6 +87,24 @@ class FakeProgram:
             self._say(worker, "exit", code=0, out=self._store(worker))
         elif step == "kill":
             self._say(worker, "exit", killed=True, code=-9)
+
+    def _survey(self, order: Mapping[str, Any]) -> dict[str, object]:
+        """Figures of the trees; everything is new, and nothing is written where ``into`` says."""
+        found = []
+        for source in order["sources"]:
+            sizes = [len(content) for content in self._tree(source["name"]).values()]
+            figures = {"files": len(sizes), "bytes": sum(sizes)}
+            changed = {
+                "changed_files": len(sizes),
+                "changed_bytes": sum(sizes),
+                "largest_changed": max(sizes, default=0),
+            }
+            given = self.found.get(source["name"], {})
+            found.append({"path": source["name"], **figures, **changed, **given})
+        return {"since": order["since"], "sources": found}
+
+    def _tree(self, path: str) -> dict[str, bytes]:
+        return self.trees.get(path, {"file": b"content"})
 
     def _store(self, worker: FakeWorker) -> str:
         """Put what is mounted into the repository; returns Kopia's line."""
@@ -96,7 +118,7 @@ class FakeProgram:
         for mount in worker.spec.mounts:
             path = mount.target.removeprefix(root + "/")
             if mount.target.startswith(root + "/") and path not in self.missing:
-                tree = self.trees.get(path, {"file": b"content"})
+                tree = self._tree(path)
                 files |= {f"{path}/{name}": content for name, content in tree.items()}
                 files.setdefault(f"{path}/", b"")
         snapshot = self.repository.add_snapshot(
