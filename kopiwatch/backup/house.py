@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -30,7 +31,9 @@ class House(msgspec.Struct, frozen=True):
     ``host`` is the frozen name in the repository's identities. ``own`` is the id of our own
     container, empty outside one. ``owner`` is the text for the Kopia lock, ``environment`` Kopia's
     environment in a worker (it holds no secret). ``repository_is_folder`` says that workers need
-    the repository mounted. ``run_timeout`` is the longest that a run may take.
+    the repository mounted. ``run_timeout`` is the longest that a run may take. ``identity`` is the
+    state folder's uuid; ``stage_paths`` are the folders of Docker's host that the operator gives
+    for stages.
     """
 
     engine: Engine
@@ -47,3 +50,5 @@ class House(msgspec.Struct, frozen=True):
     listener: Listener
     clock: Clock = SYSTEM
     run_timeout: timedelta = timedelta(hours=24)
+    identity: str = ""
+    stage_paths: tuple[Path, ...] = ()

@@ -84,7 +84,10 @@ class RunResult(msgspec.Struct, frozen=True):
     is the manifest's id, empty when there is none, and ``data_at`` when its reading began (UTC):
     how old the data in it is. ``broke_in`` is the phase that ended with an error, if one did.
     ``deleted`` counts the manifests that retention let go afterwards; ``keep_failed`` says that it
-    could not, which is no part of the verdict.
+    could not, which is no part of the verdict. ``strategy`` is how the window was kept short
+    (``plain``, ``gate``, ``hot``, ``clone``, ``copy``; empty when it came to no choice) and
+    ``strategy_reason`` why, as a sentence. ``upload_rate`` is bytes per second, 0 where the run
+    had too little to upload to tell.
     """
 
     run: str
@@ -107,6 +110,9 @@ class RunResult(msgspec.Struct, frozen=True):
     broke_in: Phase | None = None
     deleted: int = 0
     keep_failed: bool = False
+    strategy: str = ""
+    strategy_reason: str = ""
+    upload_rate: float = 0.0
 
     @property
     def before_window(self) -> bool:

@@ -68,4 +68,6 @@ async def house(
         repository_is_folder=repository_folder(config) is not None,
         listener=listener,
         run_timeout=config.run_timeout,
+        identity=identity,
+        stage_paths=config.stage_paths,
     )

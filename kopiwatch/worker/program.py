@@ -16,7 +16,8 @@ Orders on standard input (``do``) and what it says on standard output (``say``):
             keep below ``into``, count what changed ``since``. Says ``surveyed`` with a ``result``,
             before or after whatever else is ordered meanwhile
 ``launch``  start Kopia (``argv``, ``env``). Says ``ready`` when Kopia waits at the gate
-``go``      open the gate. Says ``read`` when Kopia has read everything and waits again
+``go``      open the gate; with a ``path``, Kopia reads that in the source's place. Says ``read``
+            when Kopia has read everything and waits again
 ``flush``   let Kopia write the rest and the manifest. Says ``exit`` when it has ended, with its
             code, its output and the end of its errors
 ``kill``    SIGKILL for Kopia and all it started. Says ``exit`` when it is confirmed gone, or with
@@ -203,7 +204,7 @@ class Worker:
             walk = functools.partial(survey, order["sources"], order["since"], order["into"])
             self.begin_errand("surveyed", "walking the sources", SILENT_SECONDS, walk)
         elif what in ("go", "flush") and self.kopia is not None:
-            self.kopia.open_gate(what)
+            self.kopia.open_gate(f"{what} {order.get('path', '')}".rstrip())
         elif what == "kill":
             self.end_errands(self.errands, say_so=False)
             self.stop_kopia()
