@@ -49,8 +49,10 @@ import time
 
 from kopiwatch.worker.child import STUCK, Child, in_child
 from kopiwatch.worker.kopia_process import Kopia
+from kopiwatch.worker.probe import probe_stages
 from kopiwatch.worker.sources import look_at, refuse_own, sync_filesystems
 from kopiwatch.worker.speech import READ_BYTES, Refused, say
+from kopiwatch.worker.staging import Staging, sweep_all
 
 TYPE_CHECKING = False  # typing is imported by type checkers only: start-up time
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ HEARTBEAT_SECONDS = 60.0
 LOCK_WAIT_SECONDS = 30.0
 CHILD_SECONDS = 30.0
 SYNC_SECONDS = 600.0
+PROBE_SECONDS = 60.0
+SWEEP_SECONDS = 600.0
 KILLED_SECONDS = 5.0
 
 
@@ -134,6 +138,8 @@ class Worker:
         self.kopia: Kopia | None = None
         self.errands: list[Errand] = []
         self.leaving = False
+        self.reads_stage = False
+        self.staging = Staging(self.selector, lambda: self.lock, self.stop_reader)
 
     def run(self) -> None:
         """Serve orders; on the way out Kopia is dead."""
@@ -141,13 +147,15 @@ class Worker:
         say("hello", protocol=PROTOCOL, pid=os.getpid())
         next_beat = time.monotonic() + HEARTBEAT_SECONDS
         while not self.leaving:
-            next_turn = min([next_beat, *(errand.give_up_at for errand in self.errands)])
+            ends = [self.staging.give_up_at, *(errand.give_up_at for errand in self.errands)]
+            next_turn = min(next_beat, *ends)
             ready = self.selector.select(max(0.0, next_turn - time.monotonic()))
             # The gate's words first: Kopia may say "after" and end within one turn of this loop.
             for key, _ in sorted(ready, key=lambda item: item[0].data == self.on_end):
                 key.data(key.fileobj)
             now = time.monotonic()
             self.end_errands([errand for errand in self.errands if now >= errand.give_up_at])
+            self.staging.look_at_clock()
             if now >= next_beat:
                 say("alive")
                 next_beat = now + HEARTBEAT_SECONDS
@@ -190,10 +198,22 @@ class Worker:
         elif what == "sync":
             work = functools.partial(sync_filesystems, order["paths"])
             self.begin_errand("synced", "writing back the sources", SYNC_SECONDS, work)
+        elif what == "probe-stage":
+            paths = [source["path"] for source in order["sources"]]
+            probe = functools.partial(probe_stages, order["stages"], paths)
+            self.begin_errand("probed", "probing the stage", PROBE_SECONDS, probe)
+        elif what in ("pre-stage", "stage"):
+            self.staging.make(order)
+        elif what == "unstage":
+            sweep = functools.partial(sweep_all, order["stages"])
+            self.staging.end()
+            self.begin_errand("unstaged", "deleting the stage", SWEEP_SECONDS, sweep)
         elif what in ("go", "flush") and self.kopia is not None:
+            self.reads_stage = what == "go" and order.get("stage", False)
             self.kopia.open_gate(what)
         elif what == "kill":
             self.end_errands(self.errands, say_so=False)
+            self.staging.leave_off()
             self.stop_kopia()
         else:
             raise Refused("protocol", f"unexpected order {what!r}")
@@ -258,6 +278,7 @@ class Worker:
         if self.kopia is None:
             return
         for word in self.kopia.hear():
+            self.reads_stage = self.reads_stage and word != "after"
             say({"before": "ready", "after": "read"}.get(word, "gate"), word=word)
 
     def on_pipe(self, stream: IO[bytes]) -> None:
@@ -278,6 +299,7 @@ class Worker:
         for handle in (kopia.said, kopia.word, kopia.pidfd):
             os.close(handle)
         self.kopia = None
+        self.reads_stage = False
         say("exit", **result)
 
     def stop_kopia(self) -> None:
@@ -289,6 +311,14 @@ class Worker:
             self.on_end(None)
         else:
             say("exit", code=None, killed=True, out="", err="", remains=True)
+
+    def stop_reader(self) -> bool:
+        """Kill a Kopia that reads from the stage; whether there was one."""
+        self.on_gate(None)
+        if self.kopia is None or not self.reads_stage:
+            return False
+        self.stop_kopia()
+        return True
 
     def end_kopia(self, kopia: Kopia) -> bool:
         """Kill it; False if it cannot end, because a disk that hangs holds it in the kernel.
@@ -322,3 +352,4 @@ def main() -> None:
     finally:
         if worker.kopia is not None:
             worker.kopia.kill()
+        worker.staging.leave()

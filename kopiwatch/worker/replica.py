@@ -52,6 +52,7 @@ class Pass:
 
         ``seen`` is how it looked before a sync: what has changed since is not settled.
         """
+        here = (source, target)
         found = os.fstat(source)
         before, entries, below = index.entries, {}, []
         size = links = 0
@@ -70,10 +71,11 @@ class Pass:
                         if kind not in (stat.S_IFREG, stat.S_IFLNK):
                             continue  # Kopia stores none of these
                         touched |= self.make_way(index, name, now, target)
-                        touched |= self.take(source, name, status, target, name, name in before)
+                        touched |= self.take(here, name, status, is_there=name in before)
                         now = self.to_record(now, seen.entries.get(name) if seen else now)
                 except OSError as error:
                     self.pass_over(error, name)
+                    touched = True  # by a file that was begun
                     continue
                 entries[name] = now
                 size += now[3]
@@ -81,47 +83,53 @@ class Pass:
         self.count(len(entries) - links, links, size)
         folders: dict[str, Folder] = {}
         for name in below:
-            touched |= self.subfolder(index, folders, seen, name, source, target)
+            known = seen.folders.get(name, Folder()) if seen else None
+            child = self.subfolder(name, index, known, here)
+            if child is not None:
+                folders[name] = child
+                touched |= name not in index.folders
         touched |= self.delete(index, entries, folders, target)
         index.entries, index.folders = entries, folders
         if touched or index.key != key_of(found):
-            dress(target, found)
+            self.dress_folder(target, found)
         index.key = self.to_record(key_of(found), seen.key if seen else key_of(found))
 
     def subfolder(
-        self,
-        index: Folder,
-        folders: dict[str, Folder],
-        seen: Folder | None,
-        name: str,
-        source: int,
-        target: int,
-    ) -> bool:
-        """Bring a folder in a folder up to date; whether it was made."""
+        self, name: str, index: Folder, seen: Folder | None, here: tuple[int, int]
+    ) -> Folder | None:
+        """Bring a folder in a folder up to date; its index, None if it was passed over."""
         try:
-            ours = os.open(name, FOLDER_FLAGS, dir_fd=source)
+            source = os.open(name, FOLDER_FLAGS, dir_fd=here[0])
         except OSError as error:
             self.pass_over(error, name)
-            return False
+            return None
         self.path.append(name)
-        made = False
+        child = index.folders.get(name)
+        try:
+            target = self.open_target(name, index, here[1])
+            try:
+                self.folder(child or (child := Folder()), seen, source, target)
+            finally:
+                os.close(target)
+        except OSError as error:
+            self.pass_over(error, "")
+            if name not in index.folders:
+                index.folders[name] = Folder()  # to be deleted with all that is gone
+            return None
+        finally:
+            self.path.pop()
+            os.close(source)
+        return child
+
+    def open_target(self, name: str, index: Folder, target: int) -> int:
+        """Open a folder of the stage, made where there is none. Raises Refused."""
         try:
             if name not in index.folders:
                 self.make_way(index, name, (stat.S_IFDIR,), target)
                 os.mkdir(name, 0o700, dir_fd=target)
-                made = True
-            folders[name] = index.folders.get(name) or Folder()
-            theirs = os.open(name, FOLDER_FLAGS, dir_fd=target)
-            try:
-                self.folder(folders[name], seen.folders.get(name) if seen else None, ours, theirs)
-            finally:
-                os.close(theirs)
+            return os.open(name, FOLDER_FLAGS, dir_fd=target)
         except OSError as error:
             raise self.refusal(error) from error
-        finally:
-            self.path.pop()
-            os.close(ours)
-        return made
 
     def delete(
         self, index: Folder, entries: dict[str, Key], folders: dict[str, Folder], target: int
@@ -129,34 +137,47 @@ class Pass:
         """Delete from the stage what the source has no more; whether there was anything."""
         gone = index.entries.keys() - entries.keys()
         gone_folders = index.folders.keys() - folders.keys()
-        for name in gone:
-            self.sweeper.remove_file(name, target)
-        for name in gone_folders:
-            self.sweeper.remove_folder(name, target)
+        try:
+            for name in gone:
+                self.sweeper.remove_file(name, target)
+            for name in gone_folders:
+                self.sweeper.remove_folder(name, target)
+        except OSError as error:
+            raise self.refusal(error) from error
         self.figures.deleted += len(gone) + len(gone_folders)
         return bool(gone or gone_folders)
 
     def make_way(self, index: Folder, name: str, now: Key, target: int) -> bool:
         """Delete what cannot become an entry of this kind; whether there was anything."""
-        if name in index.folders and not stat.S_ISDIR(now[0]):
-            self.sweeper.remove_folder(name, target)
-            del index.folders[name]
-        elif name in index.entries and not (
-            stat.S_ISREG(now[0]) and stat.S_ISREG(index.entries[name][0])
-        ):
-            self.sweeper.remove_file(name, target)
-            del index.entries[name]
-        else:
-            return False
-        return True
+        is_file = stat.S_ISREG(now[0])
+        try:
+            if name in index.folders and not stat.S_ISDIR(now[0]):
+                self.sweeper.remove_folder(name, target)
+                del index.folders[name]
+                return True
+            if name in index.entries and not (is_file and stat.S_ISREG(index.entries[name][0])):
+                self.sweeper.remove_file(name, target)
+                del index.entries[name]
+                return True
+        except OSError as error:
+            raise self.refusal(error, name) from error
+        return False
 
     def take(
-        self, source: int, name: str, status: os.stat_result, target: int, as_name: str, is_there: bool
+        self,
+        here: tuple[int, int],
+        name: str,
+        status: os.stat_result,
+        *,
+        is_there: bool,
+        as_name: str = "",
     ) -> bool:
         """Take a file or a symbolic link into the stage; whether it was made anew.
 
         Raises OSError for what the source's side does not let us do, Refused for the stage's.
         """
+        source, target = here
+        as_name = as_name or name
         if stat.S_ISLNK(status.st_mode):
             content = os.readlink(name, dir_fd=source)
             try:
@@ -199,6 +220,13 @@ class Pass:
             raise
         finally:
             os.close(ours)
+
+    def dress_folder(self, target: int, found: os.stat_result) -> None:
+        """Give a folder its owner, mode and times, once nothing in it moves any more."""
+        try:
+            dress(target, found)
+        except OSError as error:
+            raise self.refusal(error) from error
 
     def fill(self, handle: int, ours: int, size: int, is_there: bool) -> None:
         """The data alone."""

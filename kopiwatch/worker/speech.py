@@ -19,7 +19,7 @@ class Refused(Exception):
 
 
 def shown(path: str) -> str:
-    """A path as it can be said: what is not UTF-8 in it stands as ``\\udcXX``."""
+    """A path as it can be said: what is not UTF-8 in it stands as its code."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 

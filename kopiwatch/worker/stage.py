@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import itertools
+import json
 import os
+import resource
 import stat
+import sys
 
 from kopiwatch.worker.index import FOLDER_FLAGS, Figures, Folder, key_of, survey
 from kopiwatch.worker.replica import Pass
@@ -14,7 +20,11 @@ from kopiwatch.worker.sweep import claim, open_stage, sweep
 
 TYPE_CHECKING = False  # typing is imported by type checkers only: start-up time
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, BinaryIO
+
+DEEPEST = 100_000
+"""Folders within folders: two descriptors each, so that their limit counts first."""
 
 
 class Part:
@@ -33,16 +43,13 @@ class Part:
     def update(self, stage: int, mount: str, figures: Figures, *, hot: bool) -> None:
         """Make the target equal to the source. ``hot``: it changes meanwhile, and comes again."""
         blind = not self.clones and not tells_of_mmap(self.source)
-        one_pass = Pass(
-            self.source, mount, figures, clones=self.clones, blind=blind, hot=hot
-        )
+        one_pass = Pass(self.source, mount, figures, clones=self.clones, blind=blind, hot=hot)
         try:
             is_folder = stat.S_ISDIR(os.lstat(self.source).st_mode)
             folder = self.source if is_folder else os.path.dirname(self.source)
             source = os.open(folder, FOLDER_FLAGS)
         except OSError as error:
-            text = f"{shown(self.source)} cannot be read: {error.strerror}"
-            raise Refused("unreadable", text) from error
+            raise self._unreadable(error) from error
         try:
             target = make_folders(stage, mount, self.trail if is_folder else self.trail[:-1])
             try:
@@ -55,6 +62,9 @@ class Part:
         finally:
             os.close(source)
 
+    def _unreadable(self, error: OSError) -> Refused:
+        return Refused("unreadable", f"{shown(self.source)} cannot be read: {error.strerror}")
+
     def _update_folder(self, one_pass: Pass, source: int, target: int) -> None:
         """A copy by reading needs: all keys, then a sync, then the data.
 
@@ -65,22 +75,25 @@ class Part:
         if one_pass.hot and not self.clones:
             seen = survey(source)
             sync_filesystems([self.source])
-        one_pass.folder(self.index, seen, source, target)
+        try:
+            one_pass.folder(self.index, seen, source, target)
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     def _update_file(self, one_pass: Pass, source: int, target: int) -> None:
         """The same for a source that is a single file."""
         name = os.path.basename(self.source)
         one_pass.path = [os.path.dirname(self.source)]
-        status = os.stat(name, dir_fd=source, follow_symlinks=False)
-        if one_pass.hot and not self.clones:
-            sync_filesystems([self.source])
-        before, now = self.index.entries.get(name), key_of(status)
-        if before != now or one_pass.compares:
-            try:
-                one_pass.take(source, name, status, target, self.trail[-1], before is not None)
-            except OSError as error:
-                text = f"{shown(self.source)} cannot be read: {error.strerror}"
-                raise Refused("unreadable", text) from error
+        try:
+            status = os.stat(name, dir_fd=source, follow_symlinks=False)
+            if one_pass.hot and not self.clones:
+                sync_filesystems([self.source])
+            before, now = self.index.entries.get(name), key_of(status)
+            if before != now or one_pass.compares:
+                here, there = (source, target), before is not None
+                one_pass.take(here, name, status, is_there=there, as_name=self.trail[-1])
+        except OSError as error:
+            raise self._unreadable(error) from error
         self.index.entries[name] = one_pass.to_record(now, now)
         one_pass.figures.files += 1
         one_pass.figures.bytes += status.st_size
@@ -92,25 +105,29 @@ def make_folders(stage: int, mount: str, trail: list[str]) -> int:
     Raises Refused where something else is in its place, or mounted on the way.
     """
     here = os.dup(stage)
-    try:
-        for name in trail:
-            try:
-                os.mkdir(name, 0o755, dir_fd=here)
-            except FileExistsError:
-                pass
-            below = os.open(name, FOLDER_FLAGS, dir_fd=here)
-            os.close(here)
-            here = below
-            if mount_of(here) != mount:
-                raise Refused("stage", f"something is mounted on {shown('/'.join(trail))}")
-    except OSError as error:
-        os.close(here)
-        text = f"{shown('/'.join(trail))} cannot be made in the stage: {error.strerror}"
-        raise Refused("stage", text) from error
-    except Refused:
-        os.close(here)
-        raise
+    for name in trail:
+        above = here
+        try:
+            here = enter(above, name, mount)
+        except OSError as error:
+            text = f"{shown('/'.join(trail))} cannot be made in the stage: {error.strerror}"
+            raise Refused("stage", text) from error
+        finally:
+            os.close(above)
     return here
+
+
+def enter(folder: int, name: str, mount: str) -> int:
+    """Open a folder in a folder, made if it is missing. Raises OSError, EBUSY for a mount."""
+    try:
+        os.mkdir(name, 0o755, dir_fd=folder)
+    except FileExistsError:
+        pass
+    handle = os.open(name, FOLDER_FLAGS, dir_fd=folder)
+    if mount_of(handle) != mount:
+        os.close(handle)
+        raise OSError(errno.EBUSY, "something is mounted there")
+    return handle
 
 
 class Stage:
@@ -125,7 +142,7 @@ class Stage:
         self.reserve = reserve
         self.parts = [Part(each["source"], each["target"], each["how"]) for each in parts]
         trails = sorted(part.trail for part in self.parts)
-        for one, other in zip(trails, trails[1:], strict=False):
+        for one, other in itertools.pairwise(trails):
             if other[: len(one)] == one:
                 raise Refused("protocol", f"{'/'.join(other)!r} lies in another part of the stage")
         self._began = False
@@ -166,3 +183,27 @@ class Stage:
                 part.update(stage, mount, figures, hot=hot)
         finally:
             os.close(stage)
+
+
+def serve(orders: BinaryIO, answer: Callable[[object], None]) -> None:
+    """Hold one stage, and its index, through the orders ``pre-stage`` and ``stage``.
+
+    To be the work of a servant: the index stays where it was made.
+    """
+    gc.disable()  # a million keys are no garbage
+    sys.setrecursionlimit(DEEPEST)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    stage: Stage | None = None
+    for line in orders:
+        order = json.loads(line)
+        try:
+            if "parts" in order or stage is None:
+                stage = Stage(order["stage"], order["parts"], order["reserve"])
+            answer({"result": stage.update(hot=order["do"] == "pre-stage")})
+        except Refused as refusal:
+            answer({"reason": refusal.reason, "text": refusal.text})
+        except KeyError as error:
+            answer({"reason": "protocol", "text": f"an order lacks {error}"})
+        except (OSError, MemoryError) as error:
+            answer({"reason": "system", "text": str(error)})

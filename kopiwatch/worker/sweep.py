@@ -142,7 +142,8 @@ class Sweeper:
         for name, is_folder in _names(folder):
             if name in keep:
                 continue
-            bare &= self.remove_folder(name, folder) if is_folder else self.remove_file(name, folder)
+            remove = self.remove_folder if is_folder else self.remove_file
+            bare &= remove(name, folder)
         return bare
 
     def remove_folder(self, name: str, folder: int) -> bool:
