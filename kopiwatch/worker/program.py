@@ -235,8 +235,6 @@ class Worker:
         elif what == "survey":
             walk = functools.partial(survey, order["sources"], order["since"], order["into"])
             self.begin_errand("surveyed", "walking the sources", SILENT_SECONDS, walk)
-        elif what in ("go", "flush") and self.kopia is not None:
-            self.kopia.open_gate(f"{what} {order.get('path', '')}".rstrip())
         elif what == "probe-stage":
             paths = [source["path"] for source in order["sources"]]
             probe = functools.partial(probe_stages, order["stages"], paths)
@@ -249,7 +247,7 @@ class Worker:
             self.begin_errand("unstaged", "deleting the stage", SWEEP_SECONDS, sweep)
         elif what in ("go", "flush") and self.kopia is not None:
             self.reads_stage = what == "go" and order.get("stage", False)
-            self.kopia.open_gate(what)
+            self.kopia.open_gate(f"{what} {order.get('path', '')}".rstrip())
         elif what == "kill":
             self.end_errands(self.errands, say_so=False)
             self.staging.leave_off()
