@@ -45,6 +45,7 @@ class StagePlace(msgspec.Struct, frozen=True):
 class WorkerPlan(msgspec.Struct, frozen=True):
     """What a worker is to have in front of it. ``root`` is the unit's root, below ``/mnt``.
 
+    ``attributes`` is the folder of ours, inside the recipe's, that the worker may write lists to.
     ``hot`` is where the same tree is mounted once more, for the hot pass; empty for nowhere.
     ``written`` are the paths of the entries that somebody can write to: all others are mounted into
     each of the ``stages``, too, so that a staged tree is complete.
@@ -54,6 +55,7 @@ class WorkerPlan(msgspec.Struct, frozen=True):
     unit: str
     root: str
     entries: tuple[TreeEntry, ...]
+    attributes: str
     hot: str = ""
     stages: tuple[StagePlace, ...] = ()
     written: frozenset[str] = frozenset()
@@ -74,11 +76,13 @@ class WorkerPlan(msgspec.Struct, frozen=True):
 class Places(msgspec.Struct, frozen=True):
     """Where things are from a worker's point of view (absolute paths).
 
-    ``base`` is a tmpfs for what is secret; ``repository`` is the filesystem repository's folder.
+    ``base`` is a tmpfs for what is secret; ``repository`` is the filesystem repository's folder;
+    ``attributes`` is where the lists of attributes are written.
     """
 
     base: str
     cache: str
+    attributes: str
     locks: str
     repository: str
     kopia: str

@@ -132,6 +132,7 @@ class NamespaceAccess:
         return Places(
             base=f"{PLACE}/run",
             cache=f"{PLACE}/cache",
+            attributes=f"{PLACE}/attributes",
             locks=f"{PLACE}/locks",
             repository=f"{PLACE}/repository",
             kopia=f"{PLACE}/kopia",
@@ -195,6 +196,7 @@ class NamespaceAccess:
         mounts: list[dict[str, object]] = [
             _mount(str(self._paths.locks), places.locks, writable=True),
             _mount(str(self._paths.cache), places.cache, writable=True),
+            _mount(plan.attributes, places.attributes, writable=True),
             _mount(self._kopia, places.kopia),
         ]
         if self._paths.repository is not None:

@@ -72,6 +72,7 @@ class WorkerAccess:
         return Places(
             base="/run/kopiwatch",
             cache=f"{PLACE}/cache",
+            attributes=f"{PLACE}/attributes",
             locks=f"{PLACE}/locks",
             repository=f"{PLACE}/repository",
             kopia="kopia",
@@ -117,7 +118,11 @@ class WorkerAccess:
     def _mounts(self, plan: WorkerPlan) -> list[WorkerMount]:
         folders = self._folders
         places = self.places
-        own = [(folders.locks, places.locks), (folders.cache, places.cache)]
+        own = [
+            (folders.locks, places.locks),
+            (folders.cache, places.cache),
+            (self._staged(plan.attributes), places.attributes),
+        ]
         if folders.repository is not None:
             own.append((folders.repository, places.repository))
         mounts = [WorkerMount("bind", source, target, writable=True) for source, target in own]
@@ -126,8 +131,10 @@ class WorkerAccess:
     def _mount(self, entry: TreeEntry, target: str, writable: bool) -> WorkerMount:
         if entry.kind == "volume":
             return WorkerMount("volume", entry.source, target, writable=writable)
-        source = entry.source
-        if entry.own:
-            below = Path(source).relative_to(self._folders.staging_here)
-            source = f"{self._folders.staging}/{below}"
+        source = self._staged(entry.source) if entry.own else entry.source
         return WorkerMount("bind", source, target, writable=writable)
+
+    def _staged(self, path: str) -> str:
+        """A path of ours below the staging folder, as Docker's host knows it."""
+        below = Path(path).relative_to(self._folders.staging_here)
+        return f"{self._folders.staging}/{below}"

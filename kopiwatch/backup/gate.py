@@ -12,14 +12,17 @@ import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from kopiwatch.backup.access import Session
+from kopiwatch.backup.survey import Survey, SurveyOrder
 from kopiwatch.errors import BusyError, EngineError, EngineUnreachable, RunError
 from kopiwatch.kopia.port import WorkerFiles
 from kopiwatch.task import deadline, unwrapped
 from kopiwatch.words import size
 
-PROTOCOL = 2
+PROTOCOL = 3
 CONFIG_NAME = "repository.config"
 PASSWORD_NAME = "repository.config.kopia-password"  # noqa: S105 - a file's name
+ERRANDS = ("surveyed",)
+"""Words of work that goes on beside the orders: they may come at any time."""
 KILL_SECONDS = 10.0
 DESTROY_SECONDS = 20.0
 
@@ -31,6 +34,7 @@ class Said(msgspec.Struct, frozen=True):
         "hello",
         "alive",
         "set-up",
+        "surveyed",
         "synced",
         "probed",
         "pre-staged",
@@ -98,6 +102,7 @@ class GatedKopia:
         self._session = session
         self._heard = heard
         self._running = False
+        self._errands: dict[str, Said] = {}
         self.remains = ""
         self.lost = False
         self.dropped = ""
@@ -114,6 +119,28 @@ class GatedKopia:
                     await send.send(said)
 
     async def _next(self, phase: str) -> Said:
+        """The next word, but for those of errands, which come in between: they are put by."""
+        while (said := await self._receive(phase)).say in ERRANDS:
+            self._errands[said.say] = said
+        return said
+
+    async def _errand(self, word: str, phase: str) -> Said:
+        """The word of an errand, heard already or still to come."""
+        while word not in self._errands:
+            said = await self._receive(phase)
+            if said.say not in ERRANDS:
+                raise self._left(said, phase)
+            self._errands[said.say] = said
+        return self._errands.pop(word)
+
+    def _left(self, said: Said, phase: str) -> RunError:
+        return RunError(
+            f"unit {self._unit}: Kopia left its gate: {said.text or said.err or said.say}",
+            phase=phase,
+            reason="gate",
+        )
+
+    async def _receive(self, phase: str) -> Said:
         try:
             while (said := await self._heard.receive()).say == "dropped":
                 self._note_dropped(said)
@@ -200,6 +227,23 @@ class GatedKopia:
     async def sync(self, paths: tuple[str, ...], phase: str) -> None:
         """Let the kernel write what it holds of these paths' file systems."""
         await self.ask("sync", phase, "synced", paths=paths)
+
+    async def begin_survey(self, order: SurveyOrder) -> None:
+        """Let the worker walk the sources while other things are done; see :meth:`surveyed`."""
+        await self._order("survey", "ready", **msgspec.structs.asdict(order))
+
+    async def surveyed(self) -> Survey:
+        """Wait for the end of the walk: the lists are written, and these are its figures."""
+        said = await self._errand("surveyed", "ready")
+        try:
+            return msgspec.json.decode(said.result, type=Survey)
+        except msgspec.MsgspecError as error:
+            raise RunError(
+                f"unit {self._unit}: strange words of the worker: {error}",
+                phase="ready",
+                reason="worker-protocol",
+                hint=_HINTS["protocol"],
+            ) from error
 
     async def launch(self, launch: Launch) -> Said:
         """Start Kopia and wait until it stands at the gate, or has ended (``exit``)."""
@@ -308,6 +352,7 @@ _HINTS = {
     "missing": "a source vanished while the worker started; see `docker ps` and `docker volume ls`",
     "no-data": "leave that bind mount out: name its destination in kopi.exclude",
     "own": "the path leads to the backups by a symbolic link; leave it out with kopi.exclude",
+    "attributes": "make room on the disk of the state folder, and see that it can be written",
     "launch": "the worker image must hold Kopia",
     "protocol": "the worker image must be of this kopiwatch's version",
     "mount": "namespace access needs root with CAP_SYS_ADMIN; or set KOPIWATCH_WORKER_IMAGE",

@@ -15,7 +15,7 @@ from kopiwatch.backup.stopping import HoldPlan, Stop
 from kopiwatch.engine.port import Engine, Inspected
 from kopiwatch.errors import RunError
 from kopiwatch.kopia.record import Snapshot
-from kopiwatch.kopia.tree import RECIPE
+from kopiwatch.kopia.tree import ATTRIBUTES, RECIPE
 from kopiwatch.task import together
 from kopiwatch.units.container import Container
 from kopiwatch.units.group import hot_path, tree_path
@@ -170,6 +170,7 @@ def worker_plan(
         unit.name,
         root,
         tuple(entries),
+        f"{recipe}/{ATTRIBUTES}",
         hot=hot_path(root) if extra.hot else "",
         stages=extra.stages,
         written=extra.written,

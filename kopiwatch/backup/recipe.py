@@ -16,6 +16,7 @@ from kopiwatch.durable import write_durably
 from kopiwatch.engine.port import Engine, EngineInfo, Inspected
 from kopiwatch.errors import RunError
 from kopiwatch.kopia.folder import make_private
+from kopiwatch.kopia.tree import ATTRIBUTES
 from kopiwatch.units.coverage import NOT_KEPT
 from kopiwatch.units.unit import Coverage, Source, Unit
 
@@ -118,7 +119,7 @@ def coverage_of(unit: Unit, inspected: Iterable[Inspected]) -> tuple[Coverage, .
 
 
 def _write(folder: Path, content: bytes) -> None:
-    make_private(folder)
+    make_private(folder / ATTRIBUTES)
     write_durably(folder / FILE, content)
 
 

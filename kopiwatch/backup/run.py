@@ -9,6 +9,7 @@ import anyio
 import msgspec
 
 from kopiwatch import __version__
+from kopiwatch.backup import survey
 from kopiwatch.backup.access import WorkerPlan
 from kopiwatch.backup.answer import failure, manifest
 from kopiwatch.backup.course import Course
@@ -74,6 +75,7 @@ class Run:
         self.last_good: Snapshot | None = None
         self.terms = terms_of(unit)
         self.notes: tuple[str, ...] = ()
+        self.survey = Survey()
         self.launched = False
         self.kept = NOTHING
         self.kopia_lost = False
@@ -97,6 +99,7 @@ class Run:
                 ):
                     try:
                         volatile = await self._set_up(kopia, plan)
+                        await self._choose(kopia, plan)
                         await self.window.approach.warm(kopia, self._hot_pass(plan))
                         await self._ready(kopia, plan, force_hash=volatile or not trusted)
                         await self.window.open(kopia, self._window_limit)
@@ -230,7 +233,7 @@ class Run:
         return f"{argv.USER}@{self.house.host}:{hot_path(self._root)}"
 
     async def _set_up(self, kopia: GatedKopia, plan: WorkerPlan) -> bool:
-        """The worker has all that it needs, and the strategy is chosen.
+        """The worker has all that it needs, and walks the sources.
 
         Returns whether a source lies in memory.
         """
@@ -243,22 +246,43 @@ class Run:
                 cache_dir=f"{at.cache}/kopia",
                 storage_path=f"{at.repository}/kopia" if house.repository_is_folder else None,
             )
-            own = (at.cache, *([at.repository] if house.repository_is_folder else []))
+            own = [at.cache, at.attributes]
+            own += [at.repository] if house.repository_is_folder else []
             volatile = await kopia.set_up(
                 SetUp(
                     base=at.base,
                     files=files,
                     expect=tuple(f"{plan.root}/{entry.path}" for entry in plan.entries),
                     sources=self.window.paths,
-                    probe=own,
+                    probe=tuple(own),
                     lock=f"{at.locks}/kopia.lock",
                     owner=house.owner,
                 )
             )
-            held = bool(self.window.hold.held)
-            await self.window.approach.choose(kopia, plan, Survey(), held=held, rate=self.rate)
+            await kopia.begin_survey(
+                survey.order(
+                    plan.root,
+                    (source.path for source in self.unit.sources),
+                    since=self.last_good.start_time.timestamp() if self.last_good else 0.0,
+                    into=at.attributes,
+                )
+            )
         # A file system in memory tells nobody when a program writes by mmap.
         return bool(volatile)
+
+    async def _choose(self, kopia: GatedKopia, plan: WorkerPlan) -> None:
+        """The walk of the sources has ended, however long it took: its lists are on the disk.
+
+        By its figures the strategy is chosen.
+        """
+        with self.course.timed("check"):
+            self.survey = await kopia.surveyed()
+            survey.refuse_collisions(self.unit.name, self.survey)
+            if line := survey.kept_aside(self.survey):
+                self.course.say("survey", line)
+            held = bool(self.window.hold.held)
+            choose = self.window.approach.choose
+            await choose(kopia, plan, self.survey, held=held, rate=self.rate)
 
     def _launch(
         self,
@@ -451,7 +475,8 @@ class Run:
     def _warnings(self) -> list[str]:
         window = self.window
         told = (
-            *(*self.unit.warnings, *window.hold.warnings, *window.remarks, *self.notes),
+            *(*self.unit.warnings, *window.hold.warnings, *window.remarks),
+            *(*self.survey.remarks, *self.notes),
             *(window.disturbance.doubt, *window.approach.notes, *self.left_behind),
         )
         return list(dict.fromkeys(filter(None, told)))

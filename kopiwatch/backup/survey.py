@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import msgspec
+
+from kopiwatch.errors import RunError
+
+
+class SurveySource(msgspec.Struct, frozen=True):
+    """A source to be walked: ``path`` for the worker, ``name`` in the tree (``volumes/db``)."""
+
+    path: str
+    name: str
+
+
+class SurveyOrder(msgspec.Struct, frozen=True):
+    """What to walk, since when things count as changed (seconds since the epoch, 0 for always).
+
+    The lists of attributes are written below ``into``.
+    """
+
+    sources: tuple[SurveySource, ...]
+    since: float
+    into: str
 
 
 class Disk(msgspec.Struct, frozen=True):
@@ -63,6 +86,17 @@ class Survey(msgspec.Struct, frozen=True):
     sources: tuple[SourceFigures, ...] = ()
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What of the sources no restore will be able to bring back, in words for people."""
+        return tuple(
+            f"{source.path}: what Kopia does not keep could not be read of "
+            f"{source.unread} {'entry' if source.unread == 1 else 'entries'}, so no restore brings "
+            f"it back (the first: {source.unread_example})"
+            for source in self.sources
+            if source.unread
+        )
+
+    @property
     def changed_files(self) -> int:
         """Files of all sources that changed."""
         return sum(source.changed_files for source in self.sources)
@@ -71,3 +105,46 @@ class Survey(msgspec.Struct, frozen=True):
     def changed_bytes(self) -> int:
         """Bytes of all files that changed."""
         return sum(source.changed_bytes for source in self.sources)
+
+
+def order(root: str, sources: Iterable[str], *, since: float, into: str) -> SurveyOrder:
+    """The walk of these sources (paths in the tree), which the worker has below ``root``."""
+    return SurveyOrder(
+        tuple(SurveySource(f"{root}/{source}", source) for source in sources), since, into
+    )
+
+
+def refuse_collisions(unit: str, survey: Survey) -> None:
+    """Raise RunError if Kopia would take two entries for one: only one of them would come back."""
+    found = [(each.path, *pair) for each in survey.sources for pair in each.collisions]
+    if not found:
+        return
+    source, one, other = found[0]
+    more = f", and others, in {', '.join(sorted({s for s, *_ in found}))}" if found[1:] else ""
+    raise RunError(
+        f"unit {unit}: Kopia would store two names as one, for they are not UTF-8: "
+        f'"{one}" and "{other}" in {source}{more}',
+        phase="ready",
+        reason="names-collide",
+        hint="rename them, or leave that source out with kopi.exclude",
+    )
+
+
+def kept_aside(survey: Survey) -> str:
+    """What a restore will put back although Kopia does not store it: a line, empty for nothing."""
+    total = Counter[str]()
+    for source in survey.sources:
+        total.update(source.kept_aside)
+    words = [f"{total[kind]} {_WORDS[kind][total[kind] > 1]}" for kind in _WORDS if total[kind]]
+    return f"kept aside for a restore: {', '.join(words)}" if words else ""
+
+
+_WORDS = {
+    "hard-link": ("file with several names", "files with several names"),
+    "xattrs": ("entry with extended attributes", "entries with extended attributes"),
+    "fifo": ("FIFO", "FIFOs"),
+    "socket": ("socket", "sockets"),
+    "character": ("character device", "character devices"),
+    "block": ("block device", "block devices"),
+    "name": ("name that is not UTF-8", "names that are not UTF-8"),
+}

@@ -6,6 +6,8 @@ from kopiwatch.kopia.port import Repository
 from kopiwatch.kopia.record import Entry
 
 RECIPE = "recipe"
+ATTRIBUTES = "attributes"
+"""The folder in the recipe where the lists of what Kopia does not keep stand, one per source."""
 FOLDERS = ("volumes", "binds", "dumps")
 
 

@@ -37,10 +37,10 @@ class FakeProgram:
 
     ``trees`` holds the files of a source by its path in the tree (``volumes/data``); a source that
     is mounted but not named has one file. ``ignored`` counts entry errors by source that the policy
-    ignores; ``volatile`` are paths in the tree that lie in memory. ``stage`` plays its stage, and
-    ``figures`` are those of a survey by path in the tree, where it says anything but nothing.
-    ``hot_code`` is how a Kopia without a gate ends, ``read_at`` what Kopia was told to read in the
-    place of the live tree. ``at`` lets a test act when a
+    ignores; ``volatile`` are paths in the tree that lie in memory. ``found`` is what the walk tells
+    of a source beside its size. ``stage`` plays its stage; ``hot_code`` is how a Kopia without a
+    gate ends, and ``read_at`` what Kopia was told to read in the place of the live tree. ``at`` lets
+    a test act when a
     step is reached: the function gets the worker and says whether it has dealt with the step by
     itself.
     """
@@ -52,11 +52,11 @@ class FakeProgram:
         self.volatile: tuple[str, ...] = ()
         self.failed = 0
         self.ignored: dict[str, int] = {}
+        self.found: dict[str, dict[str, object]] = {}
         self.killed = False
         self.steps: list[str] = []
         self.argv: list[str] = []
         self.stage = FakeStage()
-        self.figures: dict[str, dict[str, int]] = {}
         self.hot_code = 0
         self.read_at = ""
         self._at: dict[Step, Callable[[FakeWorker], bool]] = {}
@@ -89,7 +89,7 @@ class FakeProgram:
 
     def _answer(self, worker: FakeWorker, step: str, order: Mapping[str, Any]) -> None:
         if step == "start":
-            self._say(worker, "hello", protocol=2)
+            self._say(worker, "hello", protocol=3)
         elif step == "set-up":
             volatile = [path for path in order["expect"] if path.endswith(self.volatile)]
             self._say(worker, "set-up", volatile=volatile)
@@ -121,17 +121,28 @@ class FakeProgram:
             self._say(worker, "exit", killed=True, code=-9)
         self._say(worker, "dropped", result={"free": 1 << 20, "reserve": 1 << 30})
 
-    def _survey(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        sources = [
-            {"path": source["name"], **self.figures.get(source["name"], {})}
-            for source in order["sources"]
-        ]
-        return {"since": order["since"], "seconds": 0.0, "sources": sources}
+    def _survey(self, order: Mapping[str, Any]) -> dict[str, object]:
+        """Figures of the trees; everything is new, and nothing is written where ``into`` says."""
+        found = []
+        for source in order["sources"]:
+            sizes = [len(content) for content in self._tree(source["name"]).values()]
+            figures = {"files": len(sizes), "bytes": sum(sizes)}
+            changed = {
+                "changed_files": len(sizes),
+                "changed_bytes": sum(sizes),
+                "largest_changed": max(sizes, default=0),
+            }
+            given = self.found.get(source["name"], {})
+            found.append({"path": source["name"], **figures, **changed, **given})
+        return {"since": order["since"], "sources": found}
+
+    def _tree(self, path: str) -> dict[str, bytes]:
+        return self.trees.get(path, {"file": b"content"})
 
     def _store(self, worker: FakeWorker) -> str:
         """Put what is mounted into the repository; returns Kopia's line."""
         root = next(a for a in self.argv if a.startswith("/mnt/"))
-        trees = self.trees | (self.stage.held if self.read_at else {})
+        held = self.stage.held if self.read_at and "/.hot/" not in root else {}
         tags = dict(
             argument.removeprefix("--tags=kopiwatch-").split(":", 1)
             for argument in self.argv
@@ -141,7 +152,7 @@ class FakeProgram:
         for mount in worker.spec.mounts:
             path = mount.target.removeprefix(root + "/")
             if mount.target.startswith(root + "/") and path not in self.missing:
-                tree = trees.get(path, {"file": b"content"})
+                tree = held.get(path, self._tree(path))
                 files |= {f"{path}/{name}": content for name, content in tree.items()}
                 files.setdefault(f"{path}/", b"")
         snapshot = self.repository.add_snapshot(

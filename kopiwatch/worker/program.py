@@ -6,24 +6,6 @@ and holds nothing secret outside the folder ``base``, which is a tmpfs.
 
 Orders on standard input (``do``) and what it says on standard output (``say``):
 
-``set-up``  write ``files`` (base64) below ``base``; probe that each folder of ``probe`` can be
-            written, each path of ``expect`` is there, and none of ``sources`` shows a folder of
-            ``probe`` or that of the lock; take the Kopia lock. Says ``set-up`` with the paths of
-            ``expect`` that lie in memory (``volatile``)
-``sync``    write what the kernel still holds of the file systems of ``paths``. Says ``synced``
-``survey``  walk the ``sources`` (``path``, ``name``): write the lists of what Kopia does not
-            keep below ``into``, count what changed ``since``. Says ``surveyed`` with a ``result``,
-            before or after whatever else is ordered meanwhile
-``launch``  start Kopia (``argv``, ``env``). Says ``ready`` when Kopia waits at the gate
-``go``      open the gate; with a ``path``, Kopia reads that in the source's place. Says ``read``
-            when Kopia has read everything and waits again
-``flush``   let Kopia write the rest and the manifest. Says ``exit`` when it has ended, with its
-            code, its output and the end of its errors
-``kill``    SIGKILL for Kopia and all it started. Says ``exit`` when it is confirmed gone, or with
-            ``remains`` after 5 s, when a disk that hangs holds it in the kernel: it never runs
-            again, and the Kopia lock is let go
-==========  =======================================================================================
-=======
 ===============  ==================================================================================
 ``set-up``       write ``files`` (base64) below ``base``; probe that each folder of ``probe`` can be
                  written, each path of ``expect`` is there, and none of ``sources`` shows a folder

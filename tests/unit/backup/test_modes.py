@@ -34,7 +34,16 @@ async def test_paused_unit_is_frozen_synced_read_and_thawed(world):
     assert seen["go"] == ["paused", "paused"]
     assert world.states == UP
     assert world.engine.order("stop", "start") == []
-    assert world.program.steps == ["start", "set-up", "launch", "sync", "sync", "go", "flush"]
+    assert world.program.steps == [
+        "start",
+        "set-up",
+        "survey",
+        "launch",
+        "sync",
+        "sync",
+        "go",
+        "flush",
+    ]
     assert tags(world) == ["pause"]
     assert [(m.name, m.state) for m in result.members] == [("db", "started"), ("web", "started")]
     assert await world.journal() is None
@@ -72,7 +81,7 @@ async def test_live_member_is_left_alone_and_said(world):
     result = await world.run()
     assert result.verdict == "success"
     assert world.engine.order("stop", "pause") == []
-    assert world.program.steps == ["start", "set-up", "launch", "sync", "go", "flush"]
+    assert world.program.steps == ["start", "set-up", "survey", "launch", "sync", "go", "flush"]
     assert tags(world) == ["live"]
     assert any("db writes on while its data is read" in line for line in result.warnings)
 
