@@ -173,13 +173,6 @@ class GatedKopia:
             raise self._left(said, phase)
         return said.result
 
-    def _left(self, said: Said, phase: str) -> RunError:
-        return RunError(
-            f"unit {self._unit}: Kopia left its gate: {said.text or said.err or said.say}",
-            phase=phase,
-            reason="gate",
-        )
-
     async def _order(self, do: str, phase: str, **fields: object) -> None:
         try:
             await self._session.channel.send(msgspec.json.encode({"do": do, **fields}))

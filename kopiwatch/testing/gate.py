@@ -39,10 +39,9 @@ class FakeProgram:
     is mounted but not named has one file. ``ignored`` counts entry errors by source that the policy
     ignores; ``volatile`` are paths in the tree that lie in memory. ``found`` is what the walk tells
     of a source beside its size. ``stage`` plays its stage; ``hot_code`` is how a Kopia without a
-    gate ends, and ``read_at`` what Kopia was told to read in the place of the live tree. ``at`` lets
-    a test act when a
-    step is reached: the function gets the worker and says whether it has dealt with the step by
-    itself.
+    gate ends, and ``read_at`` what Kopia was told to read in the place of the live tree. ``at``
+    lets a test act when a step is reached: the function gets the worker and says whether it has
+    dealt with the step by itself.
     """
 
     def __init__(self, repository: FakeRepository) -> None:
