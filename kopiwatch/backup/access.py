@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
@@ -25,10 +26,29 @@ class TreeEntry(msgspec.Struct, frozen=True):
     own: bool = False
 
 
+class StagePlace(msgspec.Struct, frozen=True):
+    """A place where a stage can be made, writable for the worker.
+
+    ``source`` is a volume's name or a path of Docker's host; ``mount`` is where that is mounted,
+    and ``root`` the staged tree's root in it. ``name`` is what people know it by. Our ``own``
+    volume is removed after the run, with all that is in it.
+    """
+
+    name: str
+    kind: EntryKind
+    source: str
+    mount: str
+    root: str
+    own: bool = False
+
+
 class WorkerPlan(msgspec.Struct, frozen=True):
     """What a worker is to have in front of it. ``root`` is the unit's root, below ``/mnt``.
 
     ``attributes`` is the folder of ours, inside the recipe's, that the worker may write lists to.
+    ``hot`` is where the same tree is mounted once more, for the hot pass; empty for nowhere.
+    ``written`` are the paths of the entries that somebody can write to: all others are mounted into
+    each of the ``stages``, too, so that a staged tree is complete.
     """
 
     run: str
@@ -36,6 +56,21 @@ class WorkerPlan(msgspec.Struct, frozen=True):
     root: str
     entries: tuple[TreeEntry, ...]
     attributes: str
+    hot: str = ""
+    stages: tuple[StagePlace, ...] = ()
+    written: frozenset[str] = frozenset()
+
+    def mounts(self) -> Iterator[tuple[TreeEntry, str, bool]]:
+        """All mounts below ``/mnt``: what, where, and whether writable. Outer ones come first."""
+        for entry in self.entries:
+            yield entry, f"{self.root}/{entry.path}", False
+            if self.hot:
+                yield entry, f"{self.hot}/{entry.path}", False
+        for stage in self.stages:
+            yield TreeEntry("", stage.kind, stage.source), stage.mount, True
+            for entry in self.entries:
+                if entry.path not in self.written:
+                    yield entry, f"{stage.root}/{entry.path}", False
 
 
 class Places(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from kopiwatch.backup.access import Places, Session, TreeEntry, WorkerPlan
 from kopiwatch.backup.reach import unreachable
+from kopiwatch.backup.stage import absent
 from kopiwatch.backup.stray import RUN_VARIABLE, STATE_VARIABLE, end_marked
 from kopiwatch.engine.port import Engine
 from kopiwatch.errors import EngineError, RunError
@@ -158,6 +159,9 @@ class NamespaceAccess:
                 )
         for entry in plan.entries:
             await self._host_path(plan, entry)
+        for stage in plan.stages:
+            if stage.kind == "path" and await unreachable(stage.source):
+                raise absent(plan, stage)
 
     async def _host_path(self, plan: WorkerPlan, entry: TreeEntry) -> str:
         """The folder or file on this host that stands behind an entry."""
@@ -197,9 +201,8 @@ class NamespaceAccess:
         ]
         if self._paths.repository is not None:
             mounts.append(_mount(str(self._paths.repository), places.repository, writable=True))
-        for entry in plan.entries:
-            source = await self._host_path(plan, entry)
-            mounts.append(_mount(source, f"{plan.root}/{entry.path}"))
+        for entry, target, writable in plan.mounts():
+            mounts.append(_mount(await self._host_path(plan, entry), target, writable=writable))
         order = {"stage": str(self._paths.stage), "mounts": mounts}
         program = Path(__file__).parent.parent / "worker" / "namespace.py"
         process = await anyio.open_process(

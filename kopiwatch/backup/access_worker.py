@@ -13,12 +13,16 @@ from pathlib import Path
 import msgspec
 
 from kopiwatch.backup.access import Places, Session, TreeEntry, WorkerPlan
+from kopiwatch.backup.stage import absent_stage
 from kopiwatch.engine.port import Channel, Engine, WorkerMount, WorkerSpec
-from kopiwatch.errors import RunError
+from kopiwatch.errors import EngineError, RunError
 from kopiwatch.units.container import STATE_LABEL, WORKER_LABEL
 
 ENTRYPOINT = ("python3", "-I", "-S", "/usr/local/lib/kopiwatch/kopiwatch/worker")
 PLACE = "/kopiwatch"
+CAPABILITIES = ("DAC_READ_SEARCH",)
+STAGE_CAPABILITIES = (*CAPABILITIES, "DAC_OVERRIDE", "CHOWN", "FOWNER")
+"""A stage is written with the owners and modes of its sources."""
 
 
 class OwnFolders(msgspec.Struct, frozen=True):
@@ -101,9 +105,15 @@ class WorkerAccess:
             labels={WORKER_LABEL: plan.run, STATE_LABEL: self._state},
             mounts=tuple(self._mounts(plan)),
             network=self._network,
+            capabilities=STAGE_CAPABILITIES if plan.stages else CAPABILITIES,
         )
-        async with self._engine.worker(spec) as channel:
-            yield WorkerSession(self._engine, name, channel)
+        try:
+            async with self._engine.worker(spec) as channel:
+                yield WorkerSession(self._engine, name, channel)
+        except EngineError as error:
+            if absent := absent_stage(plan, error):
+                raise absent from error
+            raise
 
     def _mounts(self, plan: WorkerPlan) -> list[WorkerMount]:
         folders = self._folders
@@ -116,14 +126,13 @@ class WorkerAccess:
         if folders.repository is not None:
             own.append((folders.repository, places.repository))
         mounts = [WorkerMount("bind", source, target, writable=True) for source, target in own]
-        return mounts + [self._mount(plan, entry) for entry in plan.entries]
+        return mounts + [self._mount(*mount) for mount in plan.mounts()]
 
-    def _mount(self, plan: WorkerPlan, entry: TreeEntry) -> WorkerMount:
-        target = f"{plan.root}/{entry.path}"
+    def _mount(self, entry: TreeEntry, target: str, writable: bool) -> WorkerMount:
         if entry.kind == "volume":
-            return WorkerMount("volume", entry.source, target)
+            return WorkerMount("volume", entry.source, target, writable=writable)
         source = self._staged(entry.source) if entry.own else entry.source
-        return WorkerMount("bind", source, target)
+        return WorkerMount("bind", source, target, writable=writable)
 
     def _staged(self, path: str) -> str:
         """A path of ours below the staging folder, as Docker's host knows it."""

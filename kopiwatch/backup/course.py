@@ -31,6 +31,7 @@ class Course:
         self.failed_in: Phase | None = None
         self.hooks: tuple[OwedHook, ...] = ()
         self.held: tuple[Held, ...] = ()
+        self._start = 0.0
 
     def say(self, action: str, message: str, **facts: object) -> None:
         """Tell whoever follows."""
@@ -38,10 +39,15 @@ class Course:
 
     @contextmanager
     def timed(self, phase: Phase) -> Iterator[None]:
-        """The block is this phase."""
+        """The block is this phase; one that comes once more right after itself goes on."""
         self.phase = phase
         began, start = self.house.clock.now(), self.house.clock.seconds()
-        self.house.listener.say("phase", phase, unit=self.unit, run=self.run)
+        if self.times and self.times[-1].phase == phase:
+            earlier = self.times.pop()
+            began, start = earlier.began, self._start
+        else:
+            self.house.listener.say("phase", phase, unit=self.unit, run=self.run)
+        self._start = start
         try:
             yield
         except BaseException:

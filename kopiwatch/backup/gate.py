@@ -16,6 +16,7 @@ from kopiwatch.backup.survey import Survey, SurveyOrder
 from kopiwatch.errors import BusyError, EngineError, EngineUnreachable, RunError
 from kopiwatch.kopia.port import WorkerFiles
 from kopiwatch.task import deadline, unwrapped
+from kopiwatch.words import size
 
 PROTOCOL = 3
 CONFIG_NAME = "repository.config"
@@ -35,6 +36,11 @@ class Said(msgspec.Struct, frozen=True):
         "set-up",
         "surveyed",
         "synced",
+        "probed",
+        "pre-staged",
+        "staged",
+        "unstaged",
+        "dropped",
         "ready",
         "read",
         "exit",
@@ -76,11 +82,19 @@ class Launch(msgspec.Struct, frozen=True):
     env: dict[str, str]
 
 
+class Dropped(msgspec.Struct, frozen=True):
+    """Why the worker deleted a stage: the bytes that it found free, and those that must be."""
+
+    free: int = 0
+    reserve: int = 0
+
+
 class GatedKopia:
     """Drives one Kopia through its gate. Each step raises RunError with a reason of its own.
 
     ``remains`` says what a :meth:`kill` could not get rid of; empty for nothing. ``lost`` says that
-    it may even live on: what it stores later must not count.
+    it may even live on: what it stores later must not count. ``dropped`` says that the worker has
+    given up its stage for want of room, in words; empty while it has not.
     """
 
     def __init__(self, unit: str, session: Session, heard: MemoryObjectReceiveStream[Said]) -> None:
@@ -91,6 +105,7 @@ class GatedKopia:
         self._errands: dict[str, Said] = {}
         self.remains = ""
         self.lost = False
+        self.dropped = ""
 
     async def listen(self, send: MemoryObjectSendStream[Said]) -> None:
         """Pass on what the worker says, until it ends."""
@@ -127,7 +142,8 @@ class GatedKopia:
 
     async def _receive(self, phase: str) -> Said:
         try:
-            said = await self._heard.receive()
+            while (said := await self._heard.receive()).say == "dropped":
+                self._note_dropped(said)
         except anyio.EndOfStream as error:
             raise self._lost(phase) from error
         if said.say == "exit":
@@ -142,6 +158,20 @@ class GatedKopia:
                 hint=_HINTS.get(said.reason, ""),
             )
         return said
+
+    def _note_dropped(self, said: Said) -> None:
+        told = msgspec.json.decode(said.result, type=Dropped)
+        self.dropped = (
+            f"only {size(told.free)} were free on its file system, and applications need that room"
+        )
+
+    async def ask(self, do: str, phase: str, wanted: str, **fields: object) -> msgspec.Raw:
+        """Give an order and wait for its answer ``wanted``; its result. Raises RunError."""
+        await self._order(do, phase, **fields)
+        said = await self._next(phase)
+        if said.say != wanted:
+            raise self._left(said, phase)
+        return said.result
 
     async def _order(self, do: str, phase: str, **fields: object) -> None:
         try:
@@ -189,10 +219,7 @@ class GatedKopia:
 
     async def sync(self, paths: tuple[str, ...], phase: str) -> None:
         """Let the kernel write what it holds of these paths' file systems."""
-        await self._order("sync", phase, paths=paths)
-        said = await self._next(phase)
-        if said.say != "synced":
-            raise self._left(said, phase)
+        await self.ask("sync", phase, "synced", paths=paths)
 
     async def begin_survey(self, order: SurveyOrder) -> None:
         """Let the worker walk the sources while other things are done; see :meth:`surveyed`."""
@@ -217,20 +244,34 @@ class GatedKopia:
         await self._order("launch", "ready", argv=launch.argv, env=launch.env)
         return await self._next("ready")
 
-    def check_waiting(self) -> None:
-        """Raise RunError if something was said since ``ready``: then Kopia waits no more."""
+    async def warm(self, launch: Launch) -> Said:
+        """Run a Kopia that knows no gate to its end (``exit``): the hot pass."""
+        self._running = True
+        await self._order("launch", "hot", argv=launch.argv, env=launch.env)
+        return await self._next("hot")
+
+    def check_waiting(self, phase: str = "ready") -> None:
+        """Raise RunError if Kopia has said something since ``ready``: then it waits no more.
+
+        That a stage was dropped is no word of Kopia's; :attr:`dropped` knows it then.
+        """
         try:
-            said = self._heard.receive_nowait()
+            while (said := self._heard.receive_nowait()).say == "dropped":
+                self._note_dropped(said)
         except anyio.WouldBlock:
             return
         except anyio.EndOfStream as error:
-            raise self._lost("ready") from error
-        raise self._left(said, "ready")
+            raise self._lost(phase) from error
+        raise self._left(said, phase)
 
     async def read(self) -> Said:
         """Open the gate and wait until everything is read, or Kopia has ended (``exit``)."""
         await self._order("go", "read")
         return await self._next("read")
+
+    async def read_staged(self, root: str) -> None:
+        """Open the gate for a stage; what follows is all for :meth:`finish`."""
+        await self._order("go", "flush", path=root, stage=True)
 
     async def flush(self) -> None:
         """Let Kopia write the rest and the manifest, now that the containers are up again."""
@@ -240,8 +281,27 @@ class GatedKopia:
         """Wait for Kopia's end."""
         said = await self._next("flush")
         while said.say != "exit":
+            if said.say == "read":
+                await self.flush()  # a stage is read when nobody is down any more
             said = await self._next("flush")
+        if said.killed and not self.dropped:
+            await self._why_killed()
+        if said.killed and self.dropped:
+            raise RunError(
+                f"unit {self._unit}: its stage was dropped while it was read: {self.dropped}",
+                phase="flush",
+                reason="stage-dropped",
+                hint="make room there, or use kopi.strategy=gate",
+            )
         return said
+
+    async def _why_killed(self) -> None:
+        """Wait for what the worker says right after it has killed Kopia by itself."""
+        with anyio.move_on_after(KILL_SECONDS):
+            async for said in self._heard:
+                if said.say == "dropped":
+                    self._note_dropped(said)
+                    return
 
     async def kill(self) -> None:
         """SIGKILL, confirmed: on return no Kopia of this worker writes any more.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -32,7 +33,8 @@ class House(msgspec.Struct, frozen=True):
     container, empty outside one. ``owner`` is the text for the Kopia lock, ``environment`` Kopia's
     environment in a worker (it holds no secret). ``repository_is_folder`` says that workers need
     the repository mounted. ``run_timeout`` is the longest that a run may take. ``mask`` takes our
-    secrets out of what programs of others printed.
+    secrets out of what programs of others printed. ``identity`` is the state folder's uuid;
+    ``stage_paths`` are the folders of Docker's host that the operator gives for stages.
     """
 
     engine: Engine
@@ -50,3 +52,5 @@ class House(msgspec.Struct, frozen=True):
     clock: Clock = SYSTEM
     run_timeout: timedelta = timedelta(hours=24)
     mask: Callable[[str], str] = str
+    identity: str = ""
+    stage_paths: tuple[Path, ...] = ()

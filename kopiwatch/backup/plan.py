@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial
 
-from kopiwatch.backup.access import TreeEntry, WorkerPlan
+import msgspec
+
+from kopiwatch.backup.access import StagePlace, TreeEntry, WorkerPlan
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.plausible import REFUSALS
 from kopiwatch.backup.stopping import HoldPlan, Stop
@@ -17,10 +19,21 @@ from kopiwatch.kopia.record import Snapshot
 from kopiwatch.kopia.tree import ATTRIBUTES, RECIPE
 from kopiwatch.task import together
 from kopiwatch.units.container import Container
-from kopiwatch.units.group import tree_path
+from kopiwatch.units.group import hot_path, tree_path
 from kopiwatch.units.order import Namespaces, OrderPlan, Reading, stop_plan
 from kopiwatch.units.setting import MemberSettings
 from kopiwatch.units.unit import Source, Unit
+
+
+class Extra(msgspec.Struct, frozen=True):
+    """What a worker gets beside the tree itself; see :class:`WorkerPlan`."""
+
+    hot: bool = False
+    stages: tuple[StagePlace, ...] = ()
+    written: frozenset[str] = frozenset()
+
+
+NO_EXTRA = Extra()
 
 ENDLESS = timedelta(seconds=10)
 """Stands in for a stop timeout that there is none of; such a container is refused."""
@@ -147,12 +160,23 @@ def _refuse(unit: Unit, stops: Iterable[Stop], known: dict[str, Inspected]) -> N
             )
 
 
-def worker_plan(unit: Unit, *, run: str, instance: str, recipe: str) -> WorkerPlan:
+def worker_plan(
+    unit: Unit, *, run: str, instance: str, recipe: str, extra: Extra = NO_EXTRA
+) -> WorkerPlan:
     """The tree that the worker of this run has in front of it."""
     entries = [TreeEntry(RECIPE, "path", recipe, own=True)]
     entries += [_entry(source) for source in unit.sources]
     root = tree_path(unit.name, instance)
-    return WorkerPlan(run, unit.name, root, tuple(entries), f"{recipe}/{ATTRIBUTES}")
+    return WorkerPlan(
+        run,
+        unit.name,
+        root,
+        tuple(entries),
+        f"{recipe}/{ATTRIBUTES}",
+        hot=hot_path(root) if extra.hot else "",
+        stages=extra.stages,
+        written=extra.written,
+    )
 
 
 def _entry(source: Source) -> TreeEntry:

@@ -116,6 +116,10 @@ class RunResult(msgspec.Struct, frozen=True):
     how old the data in it is. ``broke_in`` is the phase that ended with an error, if one did.
     ``deleted`` counts the manifests that retention let go afterwards; ``keep_failed`` says that it
     could not, which is no part of the verdict. ``hooks`` are in the order in which they ran.
+    ``strategy`` is how the window was kept short
+    (``plain``, ``gate``, ``hot``, ``clone``, ``copy``; empty when it came to no choice) and
+    ``strategy_reason`` why, as a sentence. ``upload_rate`` is bytes per second, 0 where the run
+    had too little to upload to tell.
     """
 
     run: str
@@ -139,6 +143,9 @@ class RunResult(msgspec.Struct, frozen=True):
     deleted: int = 0
     keep_failed: bool = False
     hooks: tuple[HookResult, ...] = ()
+    strategy: str = ""
+    strategy_reason: str = ""
+    upload_rate: float = 0.0
 
     @property
     def before_window(self) -> bool:

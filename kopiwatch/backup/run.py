@@ -18,12 +18,14 @@ from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
 from kopiwatch.backup.hooking import MemberHooks
 from kopiwatch.backup.house import House
 from kopiwatch.backup.keep import NOTHING, Kept, keep
-from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
+from kopiwatch.backup.plan import NO_EXTRA, Extra, parents_trusted, plan_hold, worker_plan
 from kopiwatch.backup.plausible import REFUSALS, hint, terms_of
 from kopiwatch.backup.recipe import write_recipe
 from kopiwatch.backup.result import RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import make_durable
+from kopiwatch.backup.stage import places, staged, written
 from kopiwatch.backup.stopping import HoldPlan
+from kopiwatch.backup.strategy import DEFAULT_RATE
 from kopiwatch.backup.survey import Survey
 from kopiwatch.backup.verdict import HOOK, judge, judge_source, remarks
 from kopiwatch.backup.window import Window
@@ -33,6 +35,7 @@ from kopiwatch.kopia.record import Snapshot
 from kopiwatch.kopia.tree import RECIPE, parts
 from kopiwatch.task import together
 from kopiwatch.units.container import Container
+from kopiwatch.units.group import hot_path
 from kopiwatch.units.unit import Unit
 from kopiwatch.words import counted
 
@@ -45,13 +48,25 @@ SHARED_HINT = (
 
 
 class Run:
-    """One attempt to back up one unit. Call :meth:`execute` once, with the run lock held."""
+    """One attempt to back up one unit. Call :meth:`execute` once, with the run lock held.
 
-    def __init__(self, house: House, unit: Unit, rows: tuple[Container, ...], run: str) -> None:
+    ``rate`` is how fast data is uploaded, in bytes per second, as far as anybody knows.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        unit: Unit,
+        rows: tuple[Container, ...],
+        run: str,
+        *,
+        rate: float = DEFAULT_RATE,
+    ) -> None:
         self.house = house
         self.unit = unit
         self.rows = rows
         self.run = run
+        self.rate = rate
         self.began = house.clock.now()
         self.course = Course(house, unit.name, run, self._source)
         self.window = Window(self.course, unit, HoldPlan(), paths=())
@@ -79,13 +94,17 @@ class Run:
         try:
             limit = self.house.run_timeout.total_seconds()
             with self.course.deadline(limit, "the run took longer than KOPIWATCH_RUN_TIMEOUT"):
-                plan, trusted = await self._check()
+                wanted, trusted = await self._check()
                 async with (
+                    staged(self.house, wanted, self.left_behind) as plan,
                     self.house.access.open(plan) as session,
                     gated(self.unit.name, session) as kopia,
                 ):
                     try:
-                        await self._ready(kopia, plan, trusted=trusted)
+                        volatile = await self._set_up(kopia, plan)
+                        await self._choose(kopia, plan)
+                        await self.window.approach.warm(kopia, self._hot_pass(plan))
+                        await self._ready(kopia, plan, force_hash=volatile or not trusted)
                         async with self.hooks.around(self.window.hold.sequence):
                             await self.window.open(kopia, self._window_limit)
                         await self._flush(kopia)
@@ -131,6 +150,7 @@ class Run:
         """No Kopia lives on after a run that is no success: what it stored later would count."""
         with anyio.CancelScope(shield=True):
             await kopia.kill()
+            await self.window.approach.clear(kopia)
         self.kopia_lost = kopia.lost
         self.left_behind += filter(None, [kopia.remains])
 
@@ -170,11 +190,11 @@ class Run:
                 warnings=tuple(self._warnings()),
                 plausibility=self.terms,
             )
-            plan = self._plan(folder)
-            await house.access.check(plan)
             names = {source.volume for source in unit.sources if source.volume}
             volumes = await together([partial(house.engine.volume, name) for name in names])
             self.window.mountpoints = {v.name: v.mountpoint for v in volumes if v is not None}
+            plan = self._plan(folder, self._extra())
+            await house.access.check(plan)
         return plan, parents_trusted(earlier, hold.reading)
 
     async def _refuse_debts(self) -> None:
@@ -193,9 +213,21 @@ class Run:
             hint="see why with `docker start`; every command that changes something tries again",
         )
 
-    def _plan(self, recipe: Path) -> WorkerPlan:
+    def _plan(self, recipe: Path, extra: Extra = NO_EXTRA) -> WorkerPlan:
+        instance = self.house.instance
         return worker_plan(
-            self.unit, run=self.run, instance=self.house.instance, recipe=str(recipe)
+            self.unit, run=self.run, instance=instance, recipe=str(recipe), extra=extra
+        )
+
+    def _extra(self) -> Extra:
+        """What the strategy may need; nothing where there is no window to be shortened."""
+        unit, window = self.unit, self.window
+        if not window.hold.held:
+            return NO_EXTRA
+        return Extra(
+            hot=unit.settings.strategy in ("auto", "hot"),
+            stages=places(unit, self.house, self._root),
+            written=written(unit, self.rows, window.mountpoints),
         )
 
     @property
@@ -206,72 +238,109 @@ class Run:
     def _source(self) -> str:
         return f"{argv.USER}@{self.house.host}:{self._root}"
 
-    async def _ready(self, kopia: GatedKopia, plan: WorkerPlan, *, trusted: bool) -> None:
-        """Kopia waits at the gate, and all that it will read is on the disk."""
-        with self.course.timed("ready"):
-            await self._to_the_gate(kopia, plan, trusted=trusted)
-            await self._surveyed(kopia)
-            if self.window.hold.reading != "stop":
-                # Now, so that there is little left to be written in the window.
-                await kopia.sync(self.window.paths, "ready")
+    @property
+    def _hot_source(self) -> str:
+        return f"{argv.USER}@{self.house.host}:{hot_path(self._root)}"
 
-    async def _to_the_gate(self, kopia: GatedKopia, plan: WorkerPlan, *, trusted: bool) -> None:
-        """The worker is set up and walks the sources; Kopia has opened the repository."""
-        house, places = self.house, self.house.access.places
-        with self.course.deadline(READY_SECONDS, "Kopia did not reach the gate"):
+    async def _set_up(self, kopia: GatedKopia, plan: WorkerPlan) -> bool:
+        """The worker has all that it needs, and walks the sources.
+
+        Returns whether a source lies in memory.
+        """
+        house, at = self.house, self.house.access.places
+        with (
+            self.course.timed("check"),
+            self.course.deadline(READY_SECONDS, "the worker did not get ready"),
+        ):
             files = await house.repository.worker_files(
-                cache_dir=f"{places.cache}/kopia",
-                storage_path=f"{places.repository}/kopia" if house.repository_is_folder else None,
+                cache_dir=f"{at.cache}/kopia",
+                storage_path=f"{at.repository}/kopia" if house.repository_is_folder else None,
             )
-            own = [places.cache, places.attributes]
-            own += [places.repository] if house.repository_is_folder else []
+            own = [at.cache, at.attributes]
+            own += [at.repository] if house.repository_is_folder else []
             volatile = await kopia.set_up(
                 SetUp(
-                    base=places.base,
+                    base=at.base,
                     files=files,
                     expect=tuple(f"{plan.root}/{entry.path}" for entry in plan.entries),
                     sources=self.window.paths,
                     probe=tuple(own),
-                    lock=f"{places.locks}/kopia.lock",
+                    lock=f"{at.locks}/kopia.lock",
                     owner=house.owner,
                 )
             )
-            # Beside Kopia, which opens the repository meanwhile.
             await kopia.begin_survey(
                 survey.order(
                     plan.root,
                     (source.path for source in self.unit.sources),
                     since=self.last_good.start_time.timestamp() if self.last_good else 0.0,
-                    into=places.attributes,
+                    into=at.attributes,
                 )
             )
-            arguments = argv.snapshot_argv(
-                f"{places.base}/{CONFIG_NAME}",
-                plan.root,
-                log_dir=f"{places.cache}/logs",
-                tags={
-                    "run": self.run,
-                    "mode": self.window.hold.reading,
-                    "scope": self.unit.settings.scope,
-                    "version": __version__,
-                },
-                # A file system in memory tells nobody when a program writes by mmap.
-                force_hash=not trusted or bool(volatile),
-            )
-            environment = house.environment | house.access.mark(plan) | {"HOME": places.base}
+        # A file system in memory tells nobody when a program writes by mmap.
+        return bool(volatile)
+
+    async def _choose(self, kopia: GatedKopia, plan: WorkerPlan) -> None:
+        """The walk of the sources has ended, however long it took: its lists are on the disk.
+
+        By its figures the strategy is chosen.
+        """
+        with self.course.timed("check"):
+            self.survey = await kopia.surveyed()
+            survey.refuse_collisions(self.unit.name, self.survey)
+            if line := survey.kept_aside(self.survey):
+                self.course.say("survey", line)
+            held = bool(self.window.hold.held)
+            choose = self.window.approach.choose
+            await choose(kopia, plan, self.survey, held=held, rate=self.rate)
+
+    def _launch(
+        self,
+        plan: WorkerPlan,
+        path: str,
+        tags: dict[str, str],
+        *,
+        force_hash: bool = False,
+        gate: bool = True,
+    ) -> Launch:
+        house, at = self.house, self.house.access.places
+        arguments = argv.snapshot_argv(
+            f"{at.base}/{CONFIG_NAME}",
+            path,
+            log_dir=f"{at.cache}/logs",
+            tags=tags,
+            force_hash=force_hash,
+            gate=gate,
+        )
+        environment = house.environment | house.access.mark(plan) | {"HOME": at.base}
+        return Launch((at.kopia, *arguments), environment)
+
+    def _hot_pass(self, plan: WorkerPlan) -> Launch:
+        """Without the tag of a run, so that it is a restore point for nobody."""
+        return self._launch(plan, plan.hot, {"hot": self.run}, gate=False)
+
+    async def _ready(self, kopia: GatedKopia, plan: WorkerPlan, *, force_hash: bool) -> None:
+        """Kopia has opened the repository and waits at the gate."""
+        with (
+            self.course.timed("ready"),
+            self.course.deadline(READY_SECONDS, "Kopia did not reach the gate"),
+        ):
+            tags = {
+                "run": self.run,
+                "mode": self.window.hold.reading,
+                "scope": self.unit.settings.scope,
+                "version": __version__,
+            }
+            launch = self._launch(plan, plan.root, tags, force_hash=force_hash)
             # From here on there may be a manifest, so the run owes a verdict.
             await self.course.journal((), early=True)
             self.launched = True
-            said = await kopia.launch(Launch((places.kopia, *arguments), environment))
+            said = await kopia.launch(launch)
             if said.say != "ready":
                 raise failure(self.unit.name, said, "ready")
-
-    async def _surveyed(self, kopia: GatedKopia) -> None:
-        """The walk of the sources has ended, however long it took; its lists are on the disk."""
-        self.survey = await kopia.surveyed()
-        survey.refuse_collisions(self.unit.name, self.survey)
-        if line := survey.kept_aside(self.survey):
-            self.course.say("survey", line)
+            if self.window.hold.reading != "stop":
+                # Now, so that there is little left to be written in the window.
+                await kopia.sync(self.window.paths, "ready")
 
     @property
     def _window_limit(self) -> float:
@@ -342,6 +411,7 @@ class Run:
                 self.kept = await keep(
                     house.repository, self.stored, unit.name, unit.settings, house.clock.now()
                 )
+                await self.window.approach.prune(house.repository, self._hot_source)
             except KopiwatchError as error:
                 hint = f" ({error.hint})" if error.hint else ""
                 self.kept = Kept(warning=f"retention: {error.message}{hint}", failed=True)
@@ -411,6 +481,9 @@ class Run:
             deleted=self.kept.deleted,
             keep_failed=self.kept.failed,
             hooks=tuple(self.hooks.results),
+            strategy=self.window.approach.choice.strategy,
+            strategy_reason=self.window.approach.choice.reason,
+            upload_rate=self.window.approach.measured(self.course.times),
         )
         return self.result
 
@@ -421,6 +494,6 @@ class Run:
         told = (
             *(*self.unit.warnings, *window.hold.warnings, *window.remarks),
             *(*self.survey.remarks, *self.notes, *self.hooks.remarks),
-            *(window.disturbance.doubt, *self.left_behind),
+            *(window.disturbance.doubt, *window.approach.notes, *self.left_behind),
         )
         return list(dict.fromkeys(filter(None, told)))

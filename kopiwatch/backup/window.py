@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 
 from kopiwatch.backup.answer import failure
+from kopiwatch.backup.approach import Approach
 from kopiwatch.backup.bringing import (
     bring_back,
     longest_stop,
@@ -36,7 +37,7 @@ class Window:
 
     ``hold`` is who is held, as of now. ``disturbance`` is who disturbed the read. ``paths`` are
     the places of the sources for the worker, ``mountpoints`` where volumes lie on the host, by
-    name.
+    name. ``approach`` is what makes it short; ``staged`` says that Kopia reads a stage after it.
     """
 
     def __init__(
@@ -59,11 +60,14 @@ class Window:
         self.undisturbed = False
         self.seconds = 0.0
         self.up_at = 0.0
+        self.approach = Approach(course, unit)
+        self.staged = False
 
     async def open(self, kopia: GatedKopia, limit: float) -> None:
         """Hold, read within ``limit`` seconds, bring back; whatever happens, all are brought back.
 
-        Kopia is at its gate before, and has read everything after. Raises what went wrong.
+        Kopia is at its gate before. After it, Kopia has read everything, or reads what is staged.
+        Raises what went wrong.
         """
         house = self.course.house
         observer = Observer(house.engine, self.unit, self.mountpoints, house.own)
@@ -71,6 +75,7 @@ class Window:
         self.hold = await refresh(house.engine, self.hold)
         self._planned = self.hold.held
         kopia.check_waiting()
+        self.approach.check(kopia)
         await self.course.journal(self.hold.held, early=True)
         opened = house.clock.seconds()
         try:
@@ -89,7 +94,10 @@ class Window:
             finally:
                 # Downtime lasts until the last start has returned, then until all are healthy.
                 self.seconds = max(0.0, self.up_at - opened)
-        await kopia.flush()
+        if self.staged:
+            await kopia.read_staged(self.approach.root)
+        else:
+            await kopia.flush()
         if self.hold.held:
             await self._health()
             self.up_at = house.clock.seconds()
@@ -129,7 +137,7 @@ class Window:
                 await self._note()
             if self.hold.reading == "pause":
                 # What a frozen program wrote by mmap gets its times only now.
-                await kopia.sync(self.paths, "stop")
+                await kopia.sync(self.approach.unflushed(self.paths), "stop")
 
     async def _note(self) -> None:
         """For the record: who was down before we came, or has restarted by itself since."""
@@ -142,11 +150,25 @@ class Window:
 
     async def _read(self, kopia: GatedKopia, observer: Observer) -> None:
         with self.course.timed("read"):
-            said = await kopia.read()
-            if said.say != "read":
-                raise failure(self.unit.name, said, "read")
-            self.disturbance = await observer.look(self.hold)
+            self.staged = await self._stage(kopia, observer)
+            if not self.staged:
+                said = await kopia.read()
+                if said.say != "read":
+                    raise failure(self.unit.name, said, "read")
+                self.disturbance = await observer.look(self.hold)
             self.undisturbed = not self.disturbance.text
+
+    async def _stage(self, kopia: GatedKopia, observer: Observer) -> bool:
+        """Take everything into the stage; False where Kopia has to read the live tree, as it is."""
+        intended = bool(self.approach.root)
+        if await self.approach.stage(kopia):
+            self.disturbance = await observer.look(self.hold)
+            kopia.check_waiting("read")
+            self.approach.check(kopia)
+        if intended and not self.approach.root and self.hold.reading == "pause":
+            # What was cloned needed no such thing.
+            await kopia.sync(self.paths, "read")
+        return bool(self.approach.root)
 
     async def _start(self) -> None:
         """Bring back exactly whom we held; the journal keeps whoever does not come."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 import click
+import msgspec
 from msgspec.structs import replace
 
 from kopiwatch import wiring
 from kopiwatch.cli.output import print_json, print_table, print_text
 from kopiwatch.cli.running import run
-from kopiwatch.config import nearest
-from kopiwatch.errors import UsageError
+from kopiwatch.config import Config, nearest
+from kopiwatch.errors import HistoryError, UsageError
+from kopiwatch.report.history import History
 
+LAST = 10
 EXAMPLE = """\b
 Example:
   kopiwatch explain shop-db-1
@@ -50,12 +54,14 @@ async def show_settings(name: str, *, as_json: bool) -> int:
         replace(line, value=unit.name) if line.label == "kopi.unit" else line
         for line in member.effective
     ]
+    last = await _last_strategy(config, unit.name)
     if as_json:
         print_json(
             {
                 "container": member.container.name,
                 "unit": unit.name,
                 "settings": effective,
+                "last_strategy": last,
                 "problems": unit.problems,
             }
         )
@@ -67,4 +73,26 @@ async def show_settings(name: str, *, as_json: bool) -> int:
         ("SETTING", "VALUE", "FROM"),
         [(line.label, line.value, line.origin) for line in effective],
     )
+    if last:
+        print_text(f"strategy of run {last.run}: {last.strategy}, {last.reason}")
     return 0
+
+
+class LastStrategy(msgspec.Struct, frozen=True):
+    """What the newest run that chose a strategy took, and why."""
+
+    run: str
+    strategy: str
+    reason: str
+
+
+async def _last_strategy(config: Config, unit: str) -> LastStrategy | None:
+    """From the history; None where it tells nothing, for this command is not about it."""
+    with suppress(HistoryError):
+        async with await History.read_only(config.state_dir) as records:
+            for row in reversed(await records.runs(unit=unit, last=LAST)):
+                detail = await records.run(row.run) if row.run else None
+                result = detail.result if detail else None
+                if result is not None and result.strategy:
+                    return LastStrategy(row.run, result.strategy, result.strategy_reason)
+    return None

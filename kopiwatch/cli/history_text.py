@@ -69,6 +69,9 @@ def print_detail(detail: RunDetail) -> None:
         if row.ended and row.seconds is not None
         else "",
         "window": seconds(row.window) if row.window else "",
+        "strategy": f"{result.strategy}: {result.strategy_reason}"
+        if result and result.strategy
+        else "",
         "data as of": moment(row.data_at) if row.data_at else "",
         "snapshot": row.snapshot,
         "stored": f"{row.files} files, {size(row.size)}" if row.snapshot else "",

@@ -24,6 +24,7 @@ from kopiwatch.config.setting import (
     fault_of_docker,
     fault_of_name,
     fault_of_path,
+    list_of,
     read_listen,
     variable_of,
 )
@@ -125,6 +126,7 @@ class _Loader:
             timezone=self.timezone(),
             forget_after=duration_of(good.get("forget_after", "")),
             run_timeout=duration_of(good.get("run_timeout", "")) or default.run_timeout,
+            stage_paths=tuple(Path(path) for path in list_of(good.get("stage_paths", ""))),
             listen=read_listen(good.get("listen", "")),
             metrics_user=good.get("metrics_user", ""),
             metrics_password=self.secret("metrics_password", given),

@@ -29,6 +29,16 @@ def fault_of_path(value: str) -> str:
     return "" if value.startswith("/") else "is not an absolute path"
 
 
+def list_of(value: str) -> list[str]:
+    """The items of a list by comma."""
+    return [item for item in (part.strip() for part in value.split(",")) if item]
+
+
+def _fault_of_paths(value: str) -> str:
+    wrong = [path for path in list_of(value) if fault_of_path(path)]
+    return f"holds {wrong[0]!r}, which is not an absolute path" if wrong else ""
+
+
 def fault_of_name(value: str) -> str:
     """What is wrong with a name of ours; empty if nothing is."""
     if NAME.fullmatch(value) and len(value) <= NAME_LIMIT:
@@ -214,6 +224,13 @@ SETTINGS: tuple[Setting, ...] = (
         "24h",
         "How long a run may take at most, the upload of its data included.",
         _fault_of_duration,
+    ),
+    Setting(
+        "stage_paths",
+        "",
+        "Folders of Docker's host, by comma, in which kopiwatch may clone or copy sources of their"
+        " file systems (`kopi.strategy`); it leaves nothing in them but empty folders.",
+        _fault_of_paths,
     ),
     *(
         Setting(f"{RETENTION}.{name}", f"`{default}`", text, _fault_of_number)

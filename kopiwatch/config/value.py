@@ -62,6 +62,7 @@ class Config(msgspec.Struct, frozen=True):
     as a label would hold them, empty where nothing was given; ``schedule_origin`` is where it
     stands (``environment KOPIWATCH_SCHEDULE``, ``file PATH``). ``forget_after`` None means that a
     vanished unit is watched until it is forgotten. ``run_timeout`` bounds a whole run.
+    ``stage_paths`` are folders of Docker's host in which sources may be cloned.
     ``retention`` holds, by name (``latest``), the numbers that were given for units that say
     nothing: the text, and where it stands.
     ``listen`` None means the usual place: all addresses in a container, loopback on a host.
@@ -84,6 +85,7 @@ class Config(msgspec.Struct, frozen=True):
     timezone: str = ""
     forget_after: timedelta | None = None
     run_timeout: timedelta = timedelta(hours=24)
+    stage_paths: tuple[Path, ...] = ()
     listen: Listen | None = None
     metrics_user: str = ""
     metrics_password: Secret | None = None

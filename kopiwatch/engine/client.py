@@ -15,7 +15,7 @@ from typing import Self
 
 import aiohttp
 
-from kopiwatch.engine import decode
+from kopiwatch.engine import decode, stage
 from kopiwatch.engine.connection import CONNECT_SECONDS, Connection
 from kopiwatch.engine.events import events, mounted
 from kopiwatch.engine.execution import CUT_SECONDS, Execution, Tail, sorted_out
@@ -259,6 +259,18 @@ class DockerEngine:
         Raises EngineError for a container without the worker label, which is not ours to remove.
         """
         await remove(self._connection, container)
+
+    async def create_stage(self, name: str, labels: dict[str, str]) -> Volume:
+        """Make a local volume, or take the one that carries these labels already."""
+        return await stage.create(self._connection, name, labels)
+
+    async def stages(self, state: str) -> tuple[str, ...]:
+        """Names of the volumes that carry ``kopi.stage`` and ``kopi.state=<state>``."""
+        return await stage.listed(self._connection, state)
+
+    async def remove_stage(self, name: str) -> None:
+        """Remove such a volume; gone already is good. Raises EngineError if it is not ours."""
+        await stage.remove(self._connection, name)
 
     async def _inspect(self, container: str) -> bytes:
         """The raw answer of inspect."""

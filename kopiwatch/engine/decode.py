@@ -128,6 +128,10 @@ class _Volume(_Raw, frozen=True):
     labels: dict[str, str] | None = None
 
 
+class _Volumes(_Raw, frozen=True):
+    volumes: list[_Volume] | None = None
+
+
 class _Info(_Raw, frozen=True):
     id: str | None = msgspec.field(name="ID", default=None)
     name: str | None = None
@@ -135,6 +139,7 @@ class _Info(_Raw, frozen=True):
     docker_root_dir: str | None = None
     security_options: list[str] | None = None
     system_time: str | None = None
+    driver_status: msgspec.Raw | None = None
 
 
 class _ImageConfig(_Raw, frozen=True):
@@ -274,7 +279,15 @@ def labels(body: bytes) -> dict[str, str]:
 
 def volume(body: bytes) -> Volume:
     """The answer of ``GET /volumes/{name}``."""
-    raw = read(body, _Volume)
+    return _volume(read(body, _Volume), body)
+
+
+def volumes(body: bytes) -> tuple[Volume, ...]:
+    """The answer of ``GET /volumes``, without the definitions."""
+    return tuple(_volume(row, b"") for row in read(body, _Volumes).volumes or ())
+
+
+def _volume(raw: _Volume, body: bytes) -> Volume:
     return Volume(
         name=raw.name,
         driver=raw.driver or "",
@@ -296,7 +309,17 @@ def info(body: bytes, api: str) -> EngineInfo:
         root_dir=raw.docker_root_dir or "",
         rootless=any("name=rootless" in option.split(",") for option in raw.security_options or ()),
         system_time=parse_time(raw.system_time),
+        backing=_backing(raw.driver_status),
     )
+
+
+def _backing(status: msgspec.Raw | None) -> str:
+    """``[["Backing Filesystem", "extfs"], …]``; other drivers and Podman have other shapes."""
+    try:
+        rows = msgspec.json.decode(status or b"[]", type=tuple[tuple[str, str], ...])
+    except msgspec.MsgspecError:
+        return ""
+    return next((value for name, value in rows if name == "Backing Filesystem"), "")
 
 
 def image(body: bytes) -> tuple[str, tuple[str, ...]]:

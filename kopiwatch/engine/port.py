@@ -19,6 +19,8 @@ Health = Literal["none", "starting", "healthy", "unhealthy"]
 class EngineInfo(msgspec.Struct, frozen=True):
     """Who the daemon is. ``id`` is its unique engine id, ``name`` the host's name.
 
+    ``backing`` is the file system below its data folder in its own words (``extfs``, ``xfs``),
+    empty where it does not say.
     ``system_time`` is the daemon's own clock (UTC) when it answered, None where it cannot be told.
     """
 
@@ -28,6 +30,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     api_version: str
     root_dir: str = ""
     rootless: bool = False
+    backing: str = ""
     system_time: datetime | None = None
 
 
@@ -275,6 +278,21 @@ class Engine(Protocol):
 
     async def remove_worker(self, container: str) -> None:
         """Force-remove a worker, never its volumes; gone already is good."""
+
+    async def create_stage(self, name: str, labels: dict[str, str]) -> Volume:
+        """Make a local volume of that name, or take the one that carries these labels already.
+
+        Raises EngineError if there is one of that name that does not carry them.
+        """
+
+    async def stages(self, state: str) -> tuple[str, ...]:
+        """Names of the volumes that carry ``kopi.stage`` and ``kopi.state=<state>``."""
+
+    async def remove_stage(self, name: str) -> None:
+        """Remove such a volume and all that is in it; gone already is good.
+
+        Raises EngineError for a volume that is not ours, and for one that is in use.
+        """
 
     async def close(self) -> None:
         """Close the connection."""

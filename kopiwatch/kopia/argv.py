@@ -143,8 +143,9 @@ def snapshot_argv(
     log_dir: Path | str,
     tags: Mapping[str, str],
     force_hash: bool = False,
+    gate: bool = True,
 ) -> list[str]:
-    """``snapshot create`` of one path, as the worker runs it, waiting at the gate.
+    """``snapshot create`` of one path, as the worker runs it, waiting at the gate if there is one.
 
     ``tags`` by their short names: ``{"run": id}`` is stored as ``kopiwatch-run`` and read back by
     :meth:`kopiwatch.kopia.record.Snapshot.tag`. With ``force_hash`` every file is read, also those
@@ -160,7 +161,7 @@ def snapshot_argv(
         "--json-verbose",
         "--flush-per-source",
         "--no-send-snapshot-report",
-        "--force-enable-actions",
+        *(["--force-enable-actions"] if gate else []),
         *(["--force-hash=100"] if force_hash else []),
         *(f"--tags={TAG_PREFIX}{name}:{tags[name]}" for name in sorted(tags)),
     ]

@@ -30,8 +30,13 @@ if [ ! -p "${{KOPIWATCH_GATE:-}}/said" ] || [ ! -p "${{KOPIWATCH_GATE:-}}/word" 
   exit 1
 fi
 echo {said} >"$KOPIWATCH_GATE/said" || exit 1
-read -r word <"$KOPIWATCH_GATE/word" || exit 1
-[ "$word" = {wanted} ]
+read -r word place <"$KOPIWATCH_GATE/word" || exit 1
+[ "$word" = {wanted} ] || exit 1
+case "$place" in
+  "") ;;
+  /*) echo "KOPIA_SNAPSHOT_PATH=$place" ;;
+  *) exit 1 ;;
+esac
 """
 
 
@@ -40,8 +45,10 @@ GATE_BEFORE = _gate("before", "go")
 
 ``KOPIWATCH_GATE`` comes from the environment of the Kopia process: a folder with two FIFOs. The
 script writes the line ``before`` into ``said`` and then reads one line from ``word``. Anything but
-``go``, the end of that FIFO included, refuses: Kopia exits 1 and leaves no manifest. Shell builtins
-only, so that it works in every image with a ``/bin/sh``.
+``go``, the end of that FIFO included, refuses: Kopia exits 1 and leaves no manifest. A path behind
+``go`` is what Kopia reads instead, by the line that it takes from an action's output: identity,
+parents and policy stay those of the source (measured). Shell builtins only, so that it works in
+every image with a ``/bin/sh``.
 """
 
 GATE_AFTER = _gate("after", "flush")

@@ -43,7 +43,7 @@ from kopiwatch.testing.engine_host import (
     volume_mount,
 )
 from kopiwatch.testing.engine_worker import FakeChannel, FakeWorker, Script, silent
-from kopiwatch.units.container import STATE_LABEL, Container
+from kopiwatch.units.container import STAGE_LABEL, STATE_LABEL, Container
 
 __all__ = [
     "ANY",
@@ -283,6 +283,33 @@ class FakeEngine(FakeHost):
             if not found.row.worker:
                 raise EngineError(f"cannot remove {container}: it is not a worker of kopiwatch")
             self.remove(found.row.id)
+
+    async def create_stage(self, name: str, labels: dict[str, str]) -> Volume:
+        """See the port."""
+        async with self.call("create_stage", name):
+            self.add_volume(name, labels=labels)
+            made = self.volumes[name]
+            if any(made.labels.get(key) != value for key, value in labels.items()):
+                raise EngineError(f"cannot create the volume {name}: there is one that is not ours")
+            return made
+
+    async def stages(self, state: str) -> tuple[str, ...]:
+        """See the port."""
+        async with self.call("stages", state):
+            rows = [v for v in self.volumes.values() if v.labels.get(STATE_LABEL) == state]
+            return tuple(volume.name for volume in rows if STAGE_LABEL in volume.labels)
+
+    async def remove_stage(self, name: str) -> None:
+        """See the port."""
+        async with self.call("remove_stage", name):
+            if name not in self.volumes:
+                return
+            if STAGE_LABEL not in self.volumes[name].labels:
+                raise EngineError(f"cannot remove the volume {name}: it is not a stage")
+            workers = [each.spec for each in self.running_workers]
+            if any(mount.source == name for spec in workers for mount in spec.mounts):
+                raise EngineError(f"cannot remove the volume {name}: it is in use")
+            del self.volumes[name]
 
     def _create_worker(self, spec: WorkerSpec) -> str:
         """What Docker refuses and does when a worker is created."""

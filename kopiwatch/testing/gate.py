@@ -14,8 +14,22 @@ import msgspec
 
 from kopiwatch.testing.engine_worker import FakeWorker
 from kopiwatch.testing.kopia import FakeRepository
+from kopiwatch.testing.stage import FakeStage
 
-Step = Literal["start", "set-up", "sync", "survey", "launch", "go", "flush", "kill"]
+Step = Literal[
+    "start",
+    "set-up",
+    "survey",
+    "sync",
+    "probe-stage",
+    "pre-stage",
+    "stage",
+    "unstage",
+    "launch",
+    "go",
+    "flush",
+    "kill",
+]
 
 
 class FakeProgram:
@@ -23,10 +37,11 @@ class FakeProgram:
 
     ``trees`` holds the files of a source by its path in the tree (``volumes/data``); a source that
     is mounted but not named has one file. ``ignored`` counts entry errors by source that the policy
-    ignores; ``volatile`` are paths in the tree that lie in memory. ``found`` is
-    what the walk tells of a source beside its size. ``at`` lets a test act when a
-    step is reached: the function gets the worker and says whether it has dealt with the step by
-    itself.
+    ignores; ``volatile`` are paths in the tree that lie in memory. ``found`` is what the walk tells
+    of a source beside its size. ``stage`` plays its stage; ``hot_code`` is how a Kopia without a
+    gate ends, and ``read_at`` what Kopia was told to read in the place of the live tree. ``at``
+    lets a test act when a step is reached: the function gets the worker and says whether it has
+    dealt with the step by itself.
     """
 
     def __init__(self, repository: FakeRepository) -> None:
@@ -40,6 +55,9 @@ class FakeProgram:
         self.killed = False
         self.steps: list[str] = []
         self.argv: list[str] = []
+        self.stage = FakeStage()
+        self.hot_code = 0
+        self.read_at = ""
         self._at: dict[Step, Callable[[FakeWorker], bool]] = {}
 
     def at(self, step: Step, action: Callable[[FakeWorker], bool]) -> None:
@@ -80,13 +98,27 @@ class FakeProgram:
             self._say(worker, "surveyed", result=self._survey(order))
         elif step == "launch":
             self.argv = list(order["argv"])
-            self._say(worker, "ready")
+            if "--force-enable-actions" in self.argv:
+                self._say(worker, "ready")
+            else:
+                self._say(worker, "exit", code=self.hot_code, out=self._store(worker))
         elif step == "go":
+            self.read_at = order.get("path", "")
             self._say(worker, "read")
+        elif answer := self.stage.answer(order, self.trees):
+            worker.say(json.dumps(answer).encode())
         elif step == "flush":
             self._say(worker, "exit", code=0, out=self._store(worker))
         elif step == "kill":
             self._say(worker, "exit", killed=True, code=-9)
+
+    def drop(self, worker: FakeWorker, *, killed: bool = False) -> None:
+        """Let room run out: the stage goes, and a Kopia that reads from it is killed first."""
+        self.stage.held = {}
+        self.stage.fails |= {"pre-stage": "dropped", "stage": "dropped"}
+        if killed:
+            self._say(worker, "exit", killed=True, code=-9)
+        self._say(worker, "dropped", result={"free": 1 << 20, "reserve": 1 << 30})
 
     def _survey(self, order: Mapping[str, Any]) -> dict[str, object]:
         """Figures of the trees; everything is new, and nothing is written where ``into`` says."""
@@ -109,6 +141,7 @@ class FakeProgram:
     def _store(self, worker: FakeWorker) -> str:
         """Put what is mounted into the repository; returns Kopia's line."""
         root = next(a for a in self.argv if a.startswith("/mnt/"))
+        held = self.stage.held if self.read_at and "/.hot/" not in root else {}
         tags = dict(
             argument.removeprefix("--tags=kopiwatch-").split(":", 1)
             for argument in self.argv
@@ -118,7 +151,7 @@ class FakeProgram:
         for mount in worker.spec.mounts:
             path = mount.target.removeprefix(root + "/")
             if mount.target.startswith(root + "/") and path not in self.missing:
-                tree = self._tree(path)
+                tree = held.get(path, self._tree(path))
                 files |= {f"{path}/{name}": content for name, content in tree.items()}
                 files.setdefault(f"{path}/", b"")
         snapshot = self.repository.add_snapshot(

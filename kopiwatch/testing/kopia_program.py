@@ -217,9 +217,10 @@ class Program:
         }
         begin = datetime.now(UTC)
         actions = data["policies"].get(f"kopiwatch@{config['hostname']}", {}).get("actions", {})
+        place = self.words[2]
         if "force-enable-actions" in self.flags:
-            _act(actions.get("beforeSnapshotRoot"), essential=True)
-        files = [p for p in Path(self.words[2]).rglob("*") if p.is_file()]
+            place = _act(actions.get("beforeSnapshotRoot"), essential=True) or place
+        files = [p for p in Path(place).rglob("*") if p.is_file()]
         summary = {
             "size": sum(p.stat().st_size for p in files),
             "files": len(files),
@@ -264,12 +265,15 @@ class Program:
         return [s for s in data["snapshots"] if s["id"] in ids]
 
 
-def _act(action: dict[str, Any] | None, *, essential: bool) -> None:
+def _act(action: dict[str, Any] | None, *, essential: bool) -> str:
+    """Run an action; the path that it wants to be read instead, or nothing."""
     if action is None:
-        return
-    done = subprocess.run([action["path"], *action["args"]], stdout=subprocess.DEVNULL, check=False)
+        return ""
+    done = subprocess.run([action["path"], *action["args"]], stdout=subprocess.PIPE, check=False)
     if essential and done.returncode:
         _die(f"upload error: exit status {done.returncode}")
+    said = dict(line.partition("=")[::2] for line in done.stdout.decode().splitlines())
+    return str(said.get("KOPIA_SNAPSHOT_PATH", ""))
 
 
 def _source(source: dict[str, str]) -> str:

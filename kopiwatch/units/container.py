@@ -15,6 +15,7 @@ DEPENDS_LABEL = "com.docker.compose.depends_on"
 SWARM_SERVICE_LABEL = "com.docker.swarm.service.id"
 WORKER_LABEL = "kopi.worker"
 STATE_LABEL = "kopi.state"
+STAGE_LABEL = "kopi.stage"
 
 MountKind = Literal["volume", "bind", "tmpfs", "image", "npipe", "cluster", "other"]
 State = Literal[

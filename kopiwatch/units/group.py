@@ -61,6 +61,14 @@ def tree_path(unit: str, instance: str = DEFAULT_INSTANCE) -> str:
     return f"/mnt/{unit}" if instance == DEFAULT_INSTANCE else f"/mnt/@{instance}/{unit}"
 
 
+def hot_path(root: str) -> str:
+    """Where the same tree is mounted for the hot pass: another identity in the repository.
+
+    What it stores is never a parent of the unit's own snapshots, and never a restore point.
+    """
+    return f"/mnt/.hot/{root.removeprefix('/mnt/')}"
+
+
 def discover(
     containers: Iterable[Container],
     *,

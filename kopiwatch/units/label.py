@@ -9,8 +9,8 @@ from kopiwatch.units.table import LABELS, Label
 
 PREFIX = "kopi."
 ENABLE = "kopi.enable"
-RESERVED = ("kopi.worker", "kopi.state")
-"""Labels that kopiwatch gives to its own workers; nobody else sets them."""
+RESERVED = ("kopi.worker", "kopi.state", "kopi.stage")
+"""Labels that kopiwatch gives to its own workers and volumes; nobody else sets them."""
 
 _EXACT = {name: label for label in LABELS for name in label.names}
 _OPEN = tuple((label.pattern.partition("<")[0], label) for label in LABELS if "<" in label.pattern)

@@ -221,9 +221,8 @@ LABELS: tuple[Label, ...] = (
         choice("auto", "gate", "hot", "clone", "copy"),
         "auto",
         "unit",
-        "How the downtime is kept short.",
+        "How the downtime is kept short; see [Strategies](docs/how-it-works.md#strategies).",
         field="strategy",
-        supported=("auto", "gate"),
     ),
     Label(
         "kopi.include",

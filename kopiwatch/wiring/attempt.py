@@ -22,6 +22,7 @@ from kopiwatch.errors import (
 )
 from kopiwatch.report.board import Trigger
 from kopiwatch.wiring.docker import Docker, choose, look
+from kopiwatch.wiring.rate import upload_rate
 
 DOCKER_AWAY = (EngineUnreachable("").code, EngineRefused("").code)
 """Reasons of a run that say: Docker did not answer."""
@@ -95,7 +96,8 @@ class Attempt:
         if not unit.valid:
             why = "; ".join(str(problem) for problem in unit.problems)
             return self._none("skipped", "labels", why, LabelError.exit_code)
-        self._run = Run(self.house, unit, rows, self.identity)
+        rate = await upload_rate(self.config.state_dir, unit.name)
+        self._run = Run(self.house, unit, rows, self.identity, rate=rate)
         await recorder.begin(self.identity, self.order, self.house.clock.now())
         result = await self._run.execute()
         if result.before_window and not result.hooks and result.reason in DOCKER_AWAY:

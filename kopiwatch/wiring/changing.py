@@ -10,6 +10,7 @@ import anyio.to_thread
 from kopiwatch.backup.hook_debt import repay_hooks
 from kopiwatch.backup.house import Listener
 from kopiwatch.backup.settle import Replayed, bring_all_back, readable, settle_verdicts
+from kopiwatch.backup.stage import sweep
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.backup.stray import end_strays
 from kopiwatch.clock import SYSTEM, Clock
@@ -58,6 +59,12 @@ async def replay(
             "strays", f"a worker of an earlier run hangs and is left behind: {left}", level="error"
         )
     done = await bring_all_back(engine, state.journals, clock)
+    # After that: a stage that is hard to remove must keep nobody down.
+    swept = await sweep(engine, identity)
+    if swept.removed:
+        listener.say("strays", f"removed what an interrupted run had staged: {swept.text}")
+    for why in swept.left:
+        listener.say("strays", f"a stage is left behind: {why}", level="warning")
     for replayed in done:
         trouble = bool(replayed.trouble or replayed.owed)
         listener.say(

@@ -70,4 +70,6 @@ async def house(
         listener=listener,
         run_timeout=config.run_timeout,
         mask=masker(config.secrets),
+        identity=identity,
+        stage_paths=config.stage_paths,
     )

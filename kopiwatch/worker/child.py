@@ -14,6 +14,7 @@ from kopiwatch.worker.speech import READ_BYTES, Refused
 TYPE_CHECKING = False  # typing is imported by type checkers only: start-up time
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, BinaryIO
 
 STUCK = "a disk below hangs"
 LIFE_SECONDS = 1.0
@@ -115,3 +116,85 @@ def in_child(what: str, seconds: float, work: Callable[[], object], close: int =
             return child.result()
     child.give_up()
     raise Refused("stuck", f"{what} did not end in time: {STUCK}")
+
+
+class Servant:
+    """A forked process that takes orders and gives answers, each a JSON object on a line.
+
+    It ends with its orders, or by :meth:`kill`. ``serve`` gets the pipe of its orders, and the
+    function that answers. ``close`` are descriptors that it must not keep: the lock, and the ends
+    of its siblings' pipes.
+    """
+
+    def __init__(
+        self, serve: Callable[[BinaryIO, Callable[[object], None]], None], close: list[int]
+    ) -> None:
+        reading, self._orders = os.pipe()
+        self._answers, writing = os.pipe()
+        self._told = b""
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_servant(serve, reading, writing, [*close, self._orders, self._answers])
+        os.close(reading)
+        os.close(writing)
+        self._pidfd = os.pidfd_open(self.pid)
+
+    def fileno(self) -> int:
+        """The end of the pipe that answers come from."""
+        return self._answers
+
+    def handles(self) -> list[int]:
+        """Our descriptors, for a sibling to close."""
+        return [self._orders, self._answers, self._pidfd]
+
+    def ask(self, order: object) -> None:
+        """Give an order; that it has died, :meth:`hear` says."""
+        try:
+            os.write(self._orders, json.dumps(order).encode() + b"\n")
+        except BrokenPipeError:
+            pass
+
+    def hear(self) -> list[Any] | None:
+        """The answers that came, waiting for something; None when it has ended."""
+        block = os.read(self._answers, READ_BYTES)
+        if not block:
+            return None
+        *lines, self._told = (self._told + block).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def ended(self, seconds: float) -> bool:
+        """Whether it has ended, or does within so many seconds."""
+        return bool(select.select([self._pidfd], [], [], seconds)[0])
+
+    def kill(self, seconds: float) -> None:
+        """SIGKILL, and wait so long for its end; a disk that hangs may hold it in the kernel."""
+        os.kill(self.pid, signal.SIGKILL)
+        if self.ended(seconds):
+            os.waitpid(self.pid, 0)
+        for handle in self.handles():
+            os.close(handle)
+
+
+def _be_servant(
+    serve: Callable[[BinaryIO, Callable[[object], None]], None],
+    reading: int,
+    writing: int,
+    close: list[int],
+) -> None:
+    """Serve, and never return. Standard input and output are the worker's own."""
+
+    def answer(what: object) -> None:
+        os.write(writing, json.dumps(what).encode() + b"\n")
+
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for handle in close:
+            if handle >= 0:
+                os.close(handle)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(nothing, 1)
+        with os.fdopen(reading, "rb") as orders:
+            serve(orders, answer)
+    finally:
+        os._exit(0)

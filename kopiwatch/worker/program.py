@@ -6,23 +6,30 @@ and holds nothing secret outside the folder ``base``, which is a tmpfs.
 
 Orders on standard input (``do``) and what it says on standard output (``say``):
 
-==========  =======================================================================================
-``set-up``  write ``files`` (base64) below ``base``; probe that each folder of ``probe`` can be
-            written, each path of ``expect`` is there, and none of ``sources`` shows a folder of
-            ``probe`` or that of the lock; take the Kopia lock. Says ``set-up`` with the paths of
-            ``expect`` that lie in memory (``volatile``)
-``sync``    write what the kernel still holds of the file systems of ``paths``. Says ``synced``
-``survey``  walk the ``sources`` (``path``, ``name``): write the lists of what Kopia does not
-            keep below ``into``, count what changed ``since``. Says ``surveyed`` with a ``result``,
-            before or after whatever else is ordered meanwhile
-``launch``  start Kopia (``argv``, ``env``). Says ``ready`` when Kopia waits at the gate
-``go``      open the gate. Says ``read`` when Kopia has read everything and waits again
-``flush``   let Kopia write the rest and the manifest. Says ``exit`` when it has ended, with its
-            code, its output and the end of its errors
-``kill``    SIGKILL for Kopia and all it started. Says ``exit`` when it is confirmed gone, or with
-            ``remains`` after 5 s, when a disk that hangs holds it in the kernel: it never runs
-            again, and the Kopia lock is let go
-==========  =======================================================================================
+===============  ==================================================================================
+``set-up``       write ``files`` (base64) below ``base``; probe that each folder of ``probe`` can be
+                 written, each path of ``expect`` is there, and none of ``sources`` shows a folder
+                 of ``probe`` or that of the lock; take the Kopia lock. Says ``set-up`` with the
+                 paths of ``expect`` that lie in memory (``volatile``)
+``sync``         write what the kernel still holds of the file systems of ``paths``. Says ``synced``
+``survey``       walk the ``sources`` (``path``, ``name``): write the lists of what Kopia does not
+                 keep below ``into``, count what changed ``since``. Says ``surveyed`` with a
+                 ``result``, before or after whatever else is ordered meanwhile
+``probe-stage``  try which ``sources`` can be cloned into which ``stages``. Says ``probed``
+``pre-stage``    copy the sources into a stage while everything runs. Says ``pre-staged``
+``stage``        in the window: bring the stage up to date. Says ``staged``
+``unstage``      delete what is in ``stages``. Says ``unstaged``
+``launch``       start Kopia (``argv``, ``env``). Says ``ready`` when Kopia waits at the gate
+``go``           open the gate; with a ``path``, Kopia reads that in the source's place. Says
+                 ``read`` when Kopia has read everything and waits again
+``flush``        let Kopia write the rest and the manifest. Says ``exit`` when it has ended, with
+                 its code, its output and the end of its errors
+``kill``         SIGKILL for Kopia and all it started. Says ``exit`` when it is confirmed gone, or
+                 with ``remains`` after 5 s, when a disk that hangs holds it in the kernel: it never
+                 runs again, and the Kopia lock is let go. What is staged stays, and is watched
+===============  ==================================================================================
+
+The orders of the stage and their answers (field ``result``) are in :mod:`kopiwatch.worker.staging`.
 
 The worker itself never touches a source: a child does, and may hang there for good (``stuck``).
 
@@ -47,8 +54,10 @@ import time
 
 from kopiwatch.worker.child import STUCK, Child, in_child
 from kopiwatch.worker.kopia_process import Kopia
+from kopiwatch.worker.probe import probe_stages
 from kopiwatch.worker.sources import look_at, refuse_own, sync_filesystems
 from kopiwatch.worker.speech import READ_BYTES, Refused, say
+from kopiwatch.worker.staging import Staging, sweep_all
 from kopiwatch.worker.survey import survey
 
 TYPE_CHECKING = False  # typing is imported by type checkers only: start-up time
@@ -63,6 +72,8 @@ CHILD_SECONDS = 30.0
 SYNC_SECONDS = 600.0
 SILENT_SECONDS = 60.0
 """A walk may take hours where there are many files; one that shows no life for so long is stuck."""
+PROBE_SECONDS = 60.0
+SWEEP_SECONDS = 600.0
 KILLED_SECONDS = 5.0
 
 
@@ -143,6 +154,8 @@ class Worker:
         self.kopia: Kopia | None = None
         self.errands: list[Errand] = []
         self.leaving = False
+        self.reads_stage = False
+        self.staging = Staging(self.selector, lambda: self.lock, self.stop_reader)
 
     def run(self) -> None:
         """Serve orders; on the way out Kopia is dead."""
@@ -150,13 +163,15 @@ class Worker:
         say("hello", protocol=PROTOCOL, pid=os.getpid())
         next_beat = time.monotonic() + HEARTBEAT_SECONDS
         while not self.leaving:
-            next_turn = min([next_beat, *(errand.give_up_at for errand in self.errands)])
+            ends = [self.staging.give_up_at, *(errand.give_up_at for errand in self.errands)]
+            next_turn = min(next_beat, *ends)
             ready = self.selector.select(max(0.0, next_turn - time.monotonic()))
             # The gate's words first: Kopia may say "after" and end within one turn of this loop.
             for key, _ in sorted(ready, key=lambda item: item[0].data == self.on_end):
                 key.data(key.fileobj)
             now = time.monotonic()
             self.end_errands([errand for errand in self.errands if now >= errand.give_up_at])
+            self.staging.look_at_clock()
             if now >= next_beat:
                 say("alive")
                 next_beat = now + HEARTBEAT_SECONDS
@@ -202,10 +217,22 @@ class Worker:
         elif what == "survey":
             walk = functools.partial(survey, order["sources"], order["since"], order["into"])
             self.begin_errand("surveyed", "walking the sources", SILENT_SECONDS, walk)
+        elif what == "probe-stage":
+            paths = [source["path"] for source in order["sources"]]
+            probe = functools.partial(probe_stages, order["stages"], paths)
+            self.begin_errand("probed", "probing the stage", PROBE_SECONDS, probe)
+        elif what in ("pre-stage", "stage"):
+            self.staging.make(order)
+        elif what == "unstage":
+            sweep = functools.partial(sweep_all, order["stages"])
+            self.staging.end()
+            self.begin_errand("unstaged", "deleting the stage", SWEEP_SECONDS, sweep)
         elif what in ("go", "flush") and self.kopia is not None:
-            self.kopia.open_gate(what)
+            self.reads_stage = what == "go" and order.get("stage", False)
+            self.kopia.open_gate(f"{what} {order.get('path', '')}".rstrip())
         elif what == "kill":
             self.end_errands(self.errands, say_so=False)
+            self.staging.leave_off()
             self.stop_kopia()
         else:
             raise Refused("protocol", f"unexpected order {what!r}")
@@ -274,6 +301,7 @@ class Worker:
         if self.kopia is None:
             return
         for word in self.kopia.hear():
+            self.reads_stage = self.reads_stage and word != "after"
             say({"before": "ready", "after": "read"}.get(word, "gate"), word=word)
 
     def on_pipe(self, stream: IO[bytes]) -> None:
@@ -294,6 +322,7 @@ class Worker:
         for handle in (kopia.said, kopia.word, kopia.pidfd):
             os.close(handle)
         self.kopia = None
+        self.reads_stage = False
         say("exit", **result)
 
     def stop_kopia(self) -> None:
@@ -305,6 +334,14 @@ class Worker:
             self.on_end(None)
         else:
             say("exit", code=None, killed=True, out="", err="", remains=True)
+
+    def stop_reader(self) -> bool:
+        """Kill a Kopia that reads from the stage; whether there was one."""
+        self.on_gate(None)
+        if self.kopia is None or not self.reads_stage:
+            return False
+        self.stop_kopia()
+        return True
 
     def end_kopia(self, kopia: Kopia) -> bool:
         """Kill it; False if it cannot end, because a disk that hangs holds it in the kernel.
@@ -338,3 +375,4 @@ def main() -> None:
     finally:
         if worker.kopia is not None:
             worker.kopia.kill()
+        worker.staging.leave()

@@ -18,6 +18,11 @@ class Refused(Exception):
         self.text = text
 
 
+def shown(path: str) -> str:
+    """A path as it can be said: what is not UTF-8 in it stands as its code."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
 def say(what: str, **fields: object) -> None:
     """Write one line to standard output, whole, at once."""
     line = json.dumps({"say": what, "at": time.time(), **fields}).encode() + b"\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import threading
@@ -51,10 +52,16 @@ class Worker:
         self.gate = self.base / "gate"
         self.said: list[str] = []
 
-    def launch(self, source: Path, word: str | None, **tags: str) -> subprocess.CompletedProcess:
+    def launch(
+        self, source: Path, word: str | None, *, gate: bool = True, **tags: str
+    ) -> subprocess.CompletedProcess:
         """Run Kopia through its gate, with this word; None for no gate at all."""
         arguments = argv.snapshot_argv(
-            self.base / "repository.config", str(source), log_dir=self.base / "logs", tags=tags
+            self.base / "repository.config",
+            str(source),
+            log_dir=self.base / "logs",
+            tags=tags,
+            gate=gate,
         )
         env = {"PATH": os.environ["PATH"], "HOME": str(self.base), **SETTINGS}
         if word is not None:
@@ -71,7 +78,7 @@ class Worker:
     def _keep(self, word: str) -> None:
         self.said.append((self.gate / "said").read_text())
         (self.gate / "word").write_text(f"{word}\n")
-        if word == "go":
+        if word.startswith("go"):
             self.said.append((self.gate / "said").read_text())
             (self.gate / "word").write_text("flush\n")
 
@@ -112,6 +119,39 @@ async def test_refusing_gate_leaves_no_manifest(repository, worker, source, word
     assert b"upload error: exit status 1" in done.stderr
     assert (b"only kopiwatch backs this source up" in done.stderr) is (word is None)
     assert await repository.snapshots() == ()
+
+
+async def test_gate_lets_kopia_read_a_stage_in_the_source_s_place(repository, worker, source):
+    """Identity and parent stay the source's: what is the same there is not read again."""
+    await anyio.to_thread.run_sync(lambda: worker.launch(source, "go", run="r1"))
+    stage = source.parents[1] / "stage" / "0" / "shop"
+    await anyio.to_thread.run_sync(shutil.copytree, source, stage)
+    (source / "volumes" / "db" / "a").write_text("written after the window")
+    (stage / "volumes" / "db" / "b").write_text("staged")
+    done = await anyio.to_thread.run_sync(lambda: worker.launch(source, f"go {stage}", run="r2"))
+    assert done.returncode == 0, done.stderr
+    snapshot = msgspec.json.decode(done.stdout, type=Snapshot)
+    assert str(snapshot.source) == f"kopiwatch@harbour:{source}"
+    root = snapshot.root_entry.obj
+    assert await repository.content(f"{root}/volumes/db/a") == b"a"
+    assert await repository.content(f"{root}/volumes/db/b") == b"staged"
+    stats = json.loads(done.stdout)["stats"]
+    assert (stats["cachedFiles"], stats["nonCachedFiles"]) == (1, 1)
+    assert worker.said[-1] == "after\n"
+
+
+async def test_hot_pass_knows_no_gate_and_is_no_restore_point(repository, worker, source):
+    """Another identity without the tag of a run; its exit code is its own."""
+    hot = source.parent / ".hot" / "shop"
+    hot.parent.mkdir()
+    hot.symlink_to(source)
+    done = await anyio.to_thread.run_sync(lambda: worker.launch(hot, None, gate=False, hot="r1"))
+    assert done.returncode == 0, done.stderr
+    assert worker.said == []
+    assert await repository.snapshots(f"kopiwatch@harbour:{source}") == ()
+    (found,) = await repository.snapshots(f"kopiwatch@harbour:{hot}")
+    assert not found.complete
+    assert found.tag("hot") == "r1"
 
 
 async def test_action_does_not_see_the_password(world, repository, worker, source):

@@ -61,7 +61,6 @@ def test_misspelt_label_disables_its_unit_only(local_site, scope):
     [
         ("kopi.dump", "postgres"),
         ("kopi.hook.pre.command", "true"),
-        ("kopi.strategy", "clone"),
         ("kopi.drill", "@weekly"),
     ],
 )

@@ -68,6 +68,7 @@ class RunWorld:
         self.uuid = self.state.open()
         self.said = Said()
         self.run_timeout = 24 * 3600.0
+        self.stage_paths: tuple[Path, ...] = ()
         self.db = self.member("db", "data")
         self.web = self.member("web", "files", depends="db:service_started:false")
 
@@ -113,6 +114,8 @@ class RunWorld:
             listener=self.said,
             clock=self.time.clock,
             run_timeout=timedelta(seconds=self.run_timeout),
+            identity=self.uuid,
+            stage_paths=self.stage_paths,
         )
 
     async def run(self, name: str = "shop", run: str = "r1") -> RunResult:

@@ -448,7 +448,7 @@ async def test_gate_that_somebody_removed_leaves_no_point(world):
     """Kopia stores a complete snapshot of a live unit then: it is quarantined."""
 
     def ungated(worker):
-        world.program._answer(worker, "flush", {})
+        world.program._answer(worker, "flush", {"do": "flush"})
         return True
 
     def launch(worker):

@@ -34,7 +34,8 @@ def gate(tmp_path):
 def start(shell, script, gate):
     # No PATH: the scripts may use nothing but what the shell itself knows.
     env = {"PATH": "/nonexistent"} | ({"KOPIWATCH_GATE": str(gate)} if gate else {})
-    return subprocess.Popen([*shell, "-c", script], env=env, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*shell, "-c", script], env=env, stdout=pipe, stderr=pipe, text=True)
 
 
 def end(process):
@@ -53,6 +54,17 @@ def test_gate_opens_for_go_alone(shell, gate, word, open_):
     code, stderr = end(process)
     assert (code == 0) is open_
     assert stderr == ""
+
+
+def test_gate_passes_the_place_of_a_stage_on(shell, gate):
+    """What Kopia is to read in the source's place; without one it says nothing."""
+    for word, said in (("go /mnt/.stage/0/a b", "/mnt/.stage/0/a b"), ("go", "")):
+        process = start(shell, GATE_BEFORE, gate)
+        assert (gate / "said").read_text() == "before\n"
+        (gate / "word").write_text(f"{word}\n")
+        stdout, _ = process.communicate(timeout=10)
+        assert stdout == (f"KOPIA_SNAPSHOT_PATH={said}\n" if said else "")
+        assert process.returncode == 0
 
 
 def test_gate_refuses_when_the_word_never_comes(shell, gate):

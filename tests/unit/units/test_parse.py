@@ -135,7 +135,6 @@ def test_misspelt_name_suggests_the_right_one():
 @pytest.mark.parametrize(
     ("label", "value"),
     [
-        ("kopi.strategy", "clone"),
         ("kopi.scope", "full"),
         ("kopi.ignore", "*.tmp"),
         ("kopi.ignore.db", "*.tmp"),
