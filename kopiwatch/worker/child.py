@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -86,6 +87,7 @@ def _be_child(work: Callable[[], object], writing: int, close: int) -> None:
         if close >= 0:
             os.close(close)
         _Pipe.writing = writing
+        gc.disable()  # It ends soon, and would look through a million entries of a walk in vain.
         try:
             answer = {"result": work()}
         except Refused as refusal:

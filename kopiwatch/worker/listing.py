@@ -86,9 +86,9 @@ class Listing:
         if self._unchanged(size):
             self.drop()
             return
-        os.close(self._file)
         os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
         os.replace(self._temporary, self._path)
+        os.close(self._file)
 
     def drop(self) -> None:
         """Remove what was written."""

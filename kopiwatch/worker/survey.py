@@ -8,7 +8,6 @@ containers, just before they stop: what vanishes meanwhile is passed over.
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import stat
 import time
@@ -38,7 +37,6 @@ def survey(sources: list[dict[str, str]], since: float, into: str) -> dict[str, 
 
     ``since`` is seconds since the epoch. Returns a ``Survey`` of :mod:`kopiwatch.backup.survey`.
     """
-    gc.disable()  # Nothing here is circular, and a million entries would be looked through.
     began = time.monotonic()
     found = [Walk(source["path"], source["name"], since, into).run() for source in sources]
     try:
@@ -77,10 +75,10 @@ class Walk:
             try:
                 self._walk()
                 outside = self._end_links()
+                self._listing.finish()
             except BaseException:
                 self._listing.drop()
                 raise
-            self._listing.finish()
         except OSError as error:
             raise cannot_write(error) from error
         return {

@@ -34,6 +34,9 @@ class WorkerProcess:
         assert said["say"] == say, said
         return said
 
+    def hear_any(self) -> dict:
+        return json.loads(self.process.stdout.readline())
+
     def set_up(self, **fields: object) -> None:
         self.hear("hello")
         order = {

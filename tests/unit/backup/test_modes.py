@@ -35,14 +35,7 @@ async def test_paused_unit_is_frozen_synced_read_and_thawed(world):
     assert world.states == UP
     assert world.engine.order("stop", "start") == []
     assert world.program.steps == [
-        "start",
-        "set-up",
-        "survey",
-        "launch",
-        "sync",
-        "sync",
-        "go",
-        "flush",
+        *("start", "set-up", "survey", "launch", "sync", "sync", "go", "flush")
     ]
     assert tags(world) == ["pause"]
     assert [(m.name, m.state) for m in result.members] == [("db", "started"), ("web", "started")]

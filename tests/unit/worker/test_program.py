@@ -154,7 +154,7 @@ def test_worker_with_a_program_that_is_missing_says_launch(worker):
 
 STRANGE = (
     *(b"nonsense", b"[]", b'{"do": 1}', b'{"do": "go"}', b'{"x": 1}'),
-    *(b'{"do": "sync"}', b'{"do": "set-up"}'),
+    *(b'{"do": "sync"}', b'{"do": "set-up"}', b'{"do": "survey"}'),
 )
 
 
@@ -219,3 +219,52 @@ def test_worker_leaves_although_kopia_hangs(worker, dead, tmp_path):
     worker.process.stdin.close()
     assert worker.process.wait(15) == 0
     assert lock_is_free(tmp_path / "kopia.lock")
+
+
+def survey_of(worker, *folders: Path) -> None:
+    """Order the walk of these folders; the lists go beside the worker's base."""
+    sources = [{"path": str(folder), "name": f"volumes/{folder.name}"} for folder in folders]
+    worker.order("survey", sources=sources, since=0, into=str(worker.folder / "lists"))
+
+
+def test_worker_walks_the_sources_while_kopia_opens_the_repository(worker, tmp_path):
+    """Both words come, in whatever order; the lists are on the disk by then."""
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_bytes(b"12345")
+    worker.set_up()
+    worker.hear("set-up")
+    survey_of(worker, tmp_path / "data")
+    worker.launch(KOPIA)
+    said = {line["say"]: line for line in (worker.hear_any(), worker.hear_any())}
+    assert set(said) == {"ready", "surveyed"}
+    (found,) = said["surveyed"]["result"]["sources"]
+    assert (found["path"], found["files"], found["bytes"]) == ("volumes/data", 1, 5)
+    assert (tmp_path / "lists" / "volumes" / "data").exists()
+    worker.order("go")
+    worker.hear("read")
+
+
+def test_worker_that_may_not_write_lists_says_so(worker, tmp_path):
+    """The reason is one that the hint knows."""
+    (tmp_path / "lists").write_bytes(b"no folder")
+    (tmp_path / "data").mkdir()
+    worker.hear("hello")
+    survey_of(worker, tmp_path / "data")
+    refused = worker.hear("error")
+    assert refused["reason"] == "attributes"
+    assert "Not a directory" in refused["text"]
+
+
+def test_worker_obeys_on_while_the_walk_hangs(worker, dead):
+    """Only a child waits for the dead disk; told to kill, the worker leaves it there."""
+    (worker.folder / "lists").mkdir()
+    worker.set_up()
+    worker.hear("set-up")
+    dead.hang("list", "look")
+    survey_of(worker, dead.path)
+    wait_until(lambda: dead.hung, "the walk hangs")
+    worker.launch(KOPIA)
+    worker.hear("ready")
+    worker.order("kill")
+    assert worker.hear("exit")["killed"]
