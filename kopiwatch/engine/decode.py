@@ -139,7 +139,7 @@ class _Info(_Raw, frozen=True):
     docker_root_dir: str | None = None
     security_options: list[str] | None = None
     system_time: str | None = None
-    driver_status: msgspec.Raw | None = None
+    driver_status: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _ImageConfig(_Raw, frozen=True):
@@ -313,10 +313,10 @@ def info(body: bytes, api: str) -> EngineInfo:
     )
 
 
-def _backing(status: msgspec.Raw | None) -> str:
+def _backing(status: msgspec.Raw) -> str:
     """``[["Backing Filesystem", "extfs"], …]``; other drivers and Podman have other shapes."""
     try:
-        rows = msgspec.json.decode(status or b"[]", type=tuple[tuple[str, str], ...])
+        rows = msgspec.json.decode(status, type=tuple[tuple[str, str], ...])
     except msgspec.MsgspecError:
         return ""
     return next((value for name, value in rows if name == "Backing Filesystem"), "")

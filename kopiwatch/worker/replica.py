@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 
 from kopiwatch.worker.clone import CANNOT_CLONE, NO_SPACE, clone, copy, mend, why_not
 from kopiwatch.worker.index import FOLDER_FLAGS, Folder, key_of, settled, unsettled
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from kopiwatch.worker.index import Figures, Key
 
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-WRITE_FLAGS = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW_FLAGS = WRITE_FLAGS | os.O_CREAT | os.O_EXCL
 GONE = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)
 """How an entry answers that vanished, or became something else, after it was listed."""
@@ -37,7 +36,15 @@ class Pass:
     """
 
     def __init__(
-        self, source: str, mount: str, figures: Figures, *, clones: bool, blind: bool, hot: bool
+        self,
+        source: str,
+        mount: str,
+        figures: Figures,
+        *,
+        clones: bool,
+        blind: bool,
+        hot: bool,
+        begun_ns: int,
     ) -> None:
         self.path = [source]
         self.figures = figures
@@ -45,7 +52,7 @@ class Pass:
         self.clones = clones
         self.compares = blind and not hot
         self.hot = hot
-        self.begun_ns = time.time_ns()
+        self.begun_ns = begun_ns
 
     def folder(self, index: Folder, seen: Folder | None, source: int, target: int) -> None:
         """Bring a folder up to date, and its index.
@@ -78,8 +85,10 @@ class Pass:
                     touched = True  # by a file that was begun
                     continue
                 entries[name] = now
-                size += now[3]
-                links += kind == stat.S_IFLNK
+                if kind == stat.S_IFLNK:
+                    links += 1
+                else:
+                    size += now[3]
         self.count(len(entries) - links, links, size)
         folders: dict[str, Folder] = {}
         for name in below:
@@ -247,7 +256,7 @@ class Pass:
         return settled(now, self.begun_ns) if seen == now else unsettled(now)
 
     def count(self, files: int, links: int, size: int) -> None:
-        """Add a folder to the figures. The length of a link counts as nothing."""
+        """Add a folder to the figures."""
         self.figures.files += files
         self.figures.links += links
         self.figures.folders += 1

@@ -10,6 +10,7 @@ import os
 import resource
 import stat
 import sys
+import time
 
 from kopiwatch.worker.index import FOLDER_FLAGS, Figures, Folder, key_of, survey
 from kopiwatch.worker.replica import Pass
@@ -40,16 +41,24 @@ class Part:
         self.clones = how == "clone"
         self.index = Folder()
 
-    def update(self, stage: int, mount: str, figures: Figures, *, hot: bool) -> None:
+    def update(self, stage: int, mount: str, figures: Figures, *, hot: bool, begun_ns: int) -> None:
         """Make the target equal to the source. ``hot``: it changes meanwhile, and comes again."""
-        blind = not self.clones and not tells_of_mmap(self.source)
-        one_pass = Pass(self.source, mount, figures, clones=self.clones, blind=blind, hot=hot)
         try:
+            blind = not self.clones and not tells_of_mmap(self.source)
             is_folder = stat.S_ISDIR(os.lstat(self.source).st_mode)
             folder = self.source if is_folder else os.path.dirname(self.source)
             source = os.open(folder, FOLDER_FLAGS)
         except OSError as error:
             raise self._unreadable(error) from error
+        one_pass = Pass(
+            self.source,
+            mount,
+            figures,
+            clones=self.clones,
+            blind=blind,
+            hot=hot,
+            begun_ns=begun_ns,
+        )
         try:
             target = make_folders(stage, mount, self.trail if is_folder else self.trail[:-1])
             try:
@@ -133,11 +142,17 @@ def enter(folder: int, name: str, mount: str) -> int:
 class Stage:
     """The copies of several sources below the folder ``path``, on one file system.
 
-    ``reserve`` are the bytes that must stay free there. A stage that has failed stays so: who wants
-    another begins with a new one.
+    ``reserve`` are the bytes that must stay free there, ``now_ns`` is what the time is. A stage
+    that has failed stays so: who wants another begins with a new one.
     """
 
-    def __init__(self, path: str, parts: list[dict[str, Any]], reserve: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        parts: list[dict[str, Any]],
+        reserve: int,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
         self.path = path
         self.reserve = reserve
         self.parts = [Part(each["source"], each["target"], each["how"]) for each in parts]
@@ -145,6 +160,7 @@ class Stage:
         for one, other in itertools.pairwise(trails):
             if other[: len(one)] == one:
                 raise Refused("protocol", f"{'/'.join(other)!r} lies in another part of the stage")
+        self._now_ns = now_ns
         self._began = False
         self._failed = False
 
@@ -180,7 +196,7 @@ class Stage:
         try:
             mount = mount_of(stage)
             for part in self.parts:
-                part.update(stage, mount, figures, hot=hot)
+                part.update(stage, mount, figures, hot=hot, begun_ns=self._now_ns())
         finally:
             os.close(stage)
 

@@ -35,10 +35,15 @@ class HangingFolder:
         self.file = path / NAME.decode()
         self.word = path.parent / f"{path.name}.hang"
         self.asked = path.parent / f"{path.name}.asked"
+        self.broken = path.parent / f"{path.name}.fail"
 
     def hang(self, *calls: str) -> None:
         """From now on: ``look`` (lookup, getattr), ``list``, ``open`` or ``read`` hang."""
         self.word.write_text(" ".join(calls))
+
+    def fail(self, *calls: str) -> None:
+        """From now on these calls are answered with EIO, as a disk with bad blocks does."""
+        self.broken.write_text(" ".join(calls))
 
     def release(self) -> None:
         """Cut the connection: whoever waits gets an error, and so does whoever comes later."""
@@ -137,6 +142,8 @@ def _serve(path: Path) -> None:
         if kind and folder.word.exists() and kind in folder.word.read_text().split():
             folder.asked.touch()
             continue
+        if kind and folder.broken.exists() and kind in folder.broken.read_text().split():
+            answer = errno.EIO
         body, error = (b"", -answer) if isinstance(answer, int) else (answer, 0)
         os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
         if kind == "init" and not told:

@@ -2,73 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import shlex
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from support.hanging import hanging_folder
 from support.site import wait_until
+from support.worker_process import WorkerProcess
 
 from kopiwatch.kopia.policy import GATE_AFTER, GATE_BEFORE
-
-PROGRAM = Path(__file__).parents[3] / "kopiwatch" / "worker"
-
-
-class WorkerProcess:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(PROGRAM)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-
-    def order(self, do: str, **fields: object) -> None:
-        self.process.stdin.write(json.dumps({"do": do, **fields}).encode() + b"\n")
-        self.process.stdin.flush()
-
-    def hear(self, say: str) -> dict:
-        line = self.process.stdout.readline()
-        assert line, "the worker ended"
-        said = json.loads(line)
-        assert said["say"] == say, said
-        return said
-
-    def hear_any(self) -> dict:
-        return json.loads(self.process.stdout.readline())
-
-    def set_up(self, **fields: object) -> None:
-        self.hear("hello")
-        order = {
-            "base": str(self.folder / "base"),
-            "files": {"repository.config": base64.b64encode(b"{}").decode()},
-            "expect": [],
-            "sources": [],
-            "probe": [str(self.folder)],
-            "lock": str(self.folder / "kopia.lock"),
-            "owner": '{"pid": 1}',
-        }
-        self.order("set-up", **(order | fields))
-
-    def launch(self, script: str) -> None:
-        self.order("launch", argv=["/bin/sh", "-c", script], env={"PATH": os.environ["PATH"]})
 
 
 @pytest.fixture
 def worker(tmp_path):
     running = WorkerProcess(tmp_path)
     yield running
-    running.process.kill()
-    running.process.wait()
-    running.process.stdin.close()
-    running.process.stdout.close()
+    running.end()
 
 
 def lock_is_free(path: Path) -> bool:
