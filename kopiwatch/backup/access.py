@@ -25,13 +25,28 @@ class TreeEntry(msgspec.Struct, frozen=True):
     own: bool = False
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """A place on Docker's host that a worker may read beside the tree: a folder or a file.
+
+    ``host`` is its path there, ``target`` where the worker has it, below ``/mnt``. One that is not
+    there, or cannot be mounted, is left out without a word: the worker then sees no ``target``.
+    """
+
+    host: str
+    target: str
+
+
 class WorkerPlan(msgspec.Struct, frozen=True):
-    """What a worker is to have in front of it. ``root`` is the unit's root, below ``/mnt``."""
+    """What a worker is to have in front of it. ``root`` is the unit's root, below ``/mnt``.
+
+    ``besides`` never decide over a run: see :class:`Beside`.
+    """
 
     run: str
     unit: str
     root: str
     entries: tuple[TreeEntry, ...]
+    besides: tuple[Beside, ...] = ()
 
 
 class Places(msgspec.Struct, frozen=True):

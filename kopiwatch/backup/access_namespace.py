@@ -198,6 +198,9 @@ class NamespaceAccess:
         for entry in plan.entries:
             source = await self._host_path(plan, entry)
             mounts.append(_mount(source, f"{plan.root}/{entry.path}"))
+        for beside in plan.besides:
+            if not await unreachable(beside.host):
+                mounts += [_mount(beside.host, beside.target) | {"optional": True}]
         order = {"stage": str(self._paths.stage), "mounts": mounts}
         program = Path(__file__).parent.parent / "worker" / "namespace.py"
         process = await anyio.open_process(

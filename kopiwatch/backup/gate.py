@@ -26,7 +26,9 @@ DESTROY_SECONDS = 20.0
 class Said(msgspec.Struct, frozen=True):
     """One line that the worker said. ``at`` is seconds since the epoch, by the worker's clock."""
 
-    say: Literal["hello", "alive", "set-up", "synced", "ready", "read", "exit", "error", "gate"]
+    say: Literal[
+        "hello", "alive", "set-up", "synced", "ready", "read", "exit", "error", "gate", "files"
+    ]
     at: float = 0.0
     reason: str = ""
     text: str = ""
@@ -37,6 +39,7 @@ class Said(msgspec.Struct, frozen=True):
     err: str = ""
     protocol: int = 0
     volatile: tuple[str, ...] = ()
+    result: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class SetUp(msgspec.Struct, frozen=True):
@@ -159,6 +162,11 @@ class GatedKopia:
                 phase=phase,
                 reason="gate",
             )
+
+    async def files(self, **order: object) -> bytes:
+        """Let the worker read files of Docker's host; what it found, as JSON."""
+        await self._order("files", "ready", **order)
+        return bytes((await self._next("ready")).result)
 
     async def launch(self, launch: Launch) -> Said:
         """Start Kopia and wait until it stands at the gate, or has ended (``exit``)."""

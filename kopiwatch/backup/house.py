@@ -10,6 +10,7 @@ import msgspec
 from kopiwatch.backup.access import Access
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.clock import SYSTEM, Clock
+from kopiwatch.config.value import RecipeSecrets
 from kopiwatch.engine.port import Engine, EngineInfo
 from kopiwatch.kopia.port import Repository
 
@@ -24,13 +25,21 @@ class Listener(Protocol):
         """
 
 
+class RecipeRules(msgspec.Struct, frozen=True):
+    """What the operator says of recipes: secrets kept or redacted, and more folders to read."""
+
+    secrets: RecipeSecrets = "keep"
+    paths: tuple[str, ...] = ()
+
+
 class House(msgspec.Struct, frozen=True):
     """The rooms a run works in, and who we are.
 
     ``host`` is the frozen name in the repository's identities. ``own`` is the id of our own
     container, empty outside one. ``owner`` is the text for the Kopia lock, ``environment`` Kopia's
     environment in a worker (it holds no secret). ``repository_is_folder`` says that workers need
-    the repository mounted. ``run_timeout`` is the longest that a run may take.
+    the repository mounted. ``run_timeout`` is the longest that a run may take, ``recipe`` what its
+    recipe may hold.
     """
 
     engine: Engine
@@ -47,3 +56,4 @@ class House(msgspec.Struct, frozen=True):
     listener: Listener
     clock: Clock = SYSTEM
     run_timeout: timedelta = timedelta(hours=24)
+    recipe: RecipeRules = RecipeRules()

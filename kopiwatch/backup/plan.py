@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial
 
-from kopiwatch.backup.access import TreeEntry, WorkerPlan
+from kopiwatch.backup.access import Beside, TreeEntry, WorkerPlan
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.plausible import REFUSALS
 from kopiwatch.backup.stopping import HoldPlan, Stop
@@ -145,11 +145,13 @@ def _refuse(unit: Unit, stops: Iterable[Stop], known: dict[str, Inspected]) -> N
             )
 
 
-def worker_plan(unit: Unit, *, run: str, instance: str, recipe: str) -> WorkerPlan:
+def worker_plan(
+    unit: Unit, *, run: str, instance: str, recipe: str, besides: tuple[Beside, ...] = ()
+) -> WorkerPlan:
     """The tree that the worker of this run has in front of it."""
     entries = [TreeEntry(RECIPE, "path", recipe, own=True)]
     entries += [_entry(source) for source in unit.sources]
-    return WorkerPlan(run, unit.name, tree_path(unit.name, instance), tuple(entries))
+    return WorkerPlan(run, unit.name, tree_path(unit.name, instance), tuple(entries), besides)
 
 
 def _entry(source: Source) -> TreeEntry:

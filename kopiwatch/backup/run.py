@@ -18,7 +18,7 @@ from kopiwatch.backup.house import House
 from kopiwatch.backup.keep import NOTHING, Kept, keep
 from kopiwatch.backup.plan import parents_trusted, plan_hold, worker_plan
 from kopiwatch.backup.plausible import REFUSALS, hint, terms_of
-from kopiwatch.backup.recipe import write_recipe
+from kopiwatch.backup.recipe_run import RunRecipe
 from kopiwatch.backup.result import RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stopping import HoldPlan
@@ -50,6 +50,7 @@ class Run:
         self.rows = rows
         self.run = run
         self.began = house.clock.now()
+        self.recipe = RunRecipe(house, unit)
         self.course = Course(house, unit.name, run, self._source)
         self.window = Window(self.course, unit, HoldPlan(), paths=())
         self.result: RunResult | None = None
@@ -145,18 +146,11 @@ class Run:
             hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
             paths = tuple(f"{self._root}/{source.path}" for source in unit.sources)
             self.window = Window(self.course, unit, hold, paths=paths)
-            expected = (RECIPE, *(source.path for source in unit.sources))
-            folder = await write_recipe(
-                house.engine,
-                house.state,
-                unit,
-                run=self.run,
-                at=self.began,
-                host=house.host,
-                info=house.info,
-                expected=expected,
+            folder = await self.recipe.begin(
+                self.run,
+                self.began,
                 inspected=hold.inspected,
-                warnings=tuple(self._warnings()),
+                warnings=self._warnings(),
                 plausibility=self.terms,
             )
             plan = self._plan(folder)
@@ -182,7 +176,11 @@ class Run:
 
     def _plan(self, recipe: Path) -> WorkerPlan:
         return worker_plan(
-            self.unit, run=self.run, instance=self.house.instance, recipe=str(recipe)
+            self.unit,
+            run=self.run,
+            instance=self.house.instance,
+            recipe=str(recipe),
+            besides=self.recipe.besides,
         )
 
     @property
@@ -216,6 +214,7 @@ class Run:
                     owner=house.owner,
                 )
             )
+            await self.recipe.complete(kopia, files.password)
             arguments = argv.snapshot_argv(
                 f"{places.base}/{CONFIG_NAME}",
                 plan.root,
@@ -379,7 +378,8 @@ class Run:
     def _warnings(self) -> list[str]:
         window = self.window
         told = (
-            *(*self.unit.warnings, *window.hold.warnings, *window.remarks, *self.notes),
+            *(*self.unit.warnings, *window.hold.warnings, *window.remarks),
+            *(*self.recipe.missing, *self.notes),
             *(window.disturbance.doubt, *self.left_behind),
         )
         return list(dict.fromkeys(filter(None, told)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio.to_thread
 import msgspec
 
-from kopiwatch.backup.house import House, Listener
+from kopiwatch.backup.house import House, Listener, RecipeRules
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.config import Config
 from kopiwatch.errors import ConfigError
@@ -68,4 +68,5 @@ async def house(
         repository_is_folder=repository_folder(config) is not None,
         listener=listener,
         run_timeout=config.run_timeout,
+        recipe=RecipeRules(config.recipe_secrets, config.recipe_paths),
     )

@@ -12,6 +12,8 @@ Orders on standard input (``do``) and what it says on standard output (``say``):
             ``probe`` or that of the lock; take the Kopia lock. Says ``set-up`` with the paths of
             ``expect`` that lie in memory (``volatile``)
 ``sync``    write what the kernel still holds of the file systems of ``paths``. Says ``synced``
+``files``   read small files of Docker's host for the recipe, see ``host_files.py``. Says ``files``
+            with what it found as ``result``
 ``launch``  start Kopia (``argv``, ``env``). Says ``ready`` when Kopia waits at the gate
 ``go``      open the gate. Says ``read`` when Kopia has read everything and waits again
 ``flush``   let Kopia write the rest and the manifest. Says ``exit`` when it has ended, with its
@@ -42,6 +44,7 @@ import signal
 import time
 
 from kopiwatch.worker.child import STUCK, Child, in_child
+from kopiwatch.worker.host_files import read_files
 from kopiwatch.worker.kopia_process import Kopia
 from kopiwatch.worker.sources import look_at, refuse_own, sync_filesystems
 from kopiwatch.worker.speech import READ_BYTES, Refused, say
@@ -56,6 +59,7 @@ HEARTBEAT_SECONDS = 60.0
 LOCK_WAIT_SECONDS = 30.0
 CHILD_SECONDS = 30.0
 SYNC_SECONDS = 600.0
+FILES_SECONDS = 10.0
 KILLED_SECONDS = 5.0
 
 
@@ -184,6 +188,10 @@ class Worker:
         elif what == "sync":
             work = functools.partial(sync_filesystems, order["paths"])
             self.begin_errand("synced", "writing back the sources", SYNC_SECONDS, work)
+        elif what == "files":
+            keys = ("roots", "own", "locks", "paths", "folders", "limits")
+            read = functools.partial(read_files, **{key: order[key] for key in keys})
+            self.begin_errand("files", "reading the project's files", FILES_SECONDS, read)
         elif what in ("go", "flush") and self.kopia is not None:
             self.kopia.open_gate(what)
         elif what == "kill":
