@@ -42,6 +42,17 @@ class StagePlace(msgspec.Struct, frozen=True):
     own: bool = False
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """A place on Docker's host that a worker may read beside the tree: a folder or a file.
+
+    ``host`` is its path there, ``target`` where the worker has it, below ``/mnt``. One that is not
+    there, or cannot be mounted, is left out without a word: the worker then sees no ``target``.
+    """
+
+    host: str
+    target: str
+
+
 class WorkerPlan(msgspec.Struct, frozen=True):
     """What a worker is to have in front of it. ``root`` is the unit's root, below ``/mnt``.
 
@@ -49,6 +60,7 @@ class WorkerPlan(msgspec.Struct, frozen=True):
     ``hot`` is where the same tree is mounted once more, for the hot pass; empty for nowhere.
     ``written`` are the paths of the entries that somebody can write to: all others are mounted into
     each of the ``stages``, too, so that a staged tree is complete.
+    ``besides`` never decide over a run: see :class:`Beside`.
     """
 
     run: str
@@ -59,6 +71,7 @@ class WorkerPlan(msgspec.Struct, frozen=True):
     hot: str = ""
     stages: tuple[StagePlace, ...] = ()
     written: frozenset[str] = frozenset()
+    besides: tuple[Beside, ...] = ()
 
     def mounts(self) -> Iterator[tuple[TreeEntry, str, bool]]:
         """All mounts below ``/mnt``: what, where, and whether writable. Outer ones come first."""

@@ -203,6 +203,9 @@ class NamespaceAccess:
             mounts.append(_mount(str(self._paths.repository), places.repository, writable=True))
         for entry, target, writable in plan.mounts():
             mounts.append(_mount(await self._host_path(plan, entry), target, writable=writable))
+        for beside in plan.besides:
+            if not await unreachable(beside.host):
+                mounts += [_mount(beside.host, beside.target) | {"optional": True}]
         order = {"stage": str(self._paths.stage), "mounts": mounts}
         program = Path(__file__).parent.parent / "worker" / "namespace.py"
         process = await anyio.open_process(

@@ -7,15 +7,15 @@ no copy-up, no ``VolumesFrom``, line protocol on attached standard input.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
-from kopiwatch.backup.access import Places, Session, TreeEntry, WorkerPlan
+from kopiwatch.backup.access import Beside, Places, Session, TreeEntry, WorkerPlan
 from kopiwatch.backup.stage import absent_stage
 from kopiwatch.engine.port import Channel, Engine, WorkerMount, WorkerSpec
-from kopiwatch.errors import EngineError, RunError
+from kopiwatch.errors import EngineError, EngineUnreachable, ImageMissing, RunError
 from kopiwatch.units.container import STATE_LABEL, WORKER_LABEL
 
 ENTRYPOINT = ("python3", "-I", "-S", "/usr/local/lib/kopiwatch/kopiwatch/worker")
@@ -97,9 +97,8 @@ class WorkerAccess:
     @asynccontextmanager
     async def open(self, plan: WorkerPlan) -> AsyncIterator[Session]:
         """Create, attach, start; force-remove on leaving."""
-        name = f"kopiwatch-worker-{plan.unit}-{plan.run}".lower()
         spec = WorkerSpec(
-            name=name,
+            name=f"kopiwatch-worker-{plan.unit}-{plan.run}".lower(),
             image=await self._engine.image_id(self._image),
             entrypoint=ENTRYPOINT,
             labels={WORKER_LABEL: plan.run, STATE_LABEL: self._state},
@@ -108,12 +107,40 @@ class WorkerAccess:
             capabilities=STAGE_CAPABILITIES if plan.stages else CAPABILITIES,
         )
         try:
-            async with self._engine.worker(spec) as channel:
+            async with AsyncExitStack() as stack:
+                name, channel = await self._start(stack, spec, plan.besides)
                 yield WorkerSession(self._engine, name, channel)
         except EngineError as error:
             if absent := absent_stage(plan, error):
                 raise absent from error
             raise
+
+    async def _start(
+        self, stack: AsyncExitStack, spec: WorkerSpec, besides: tuple[Beside, ...]
+    ) -> tuple[str, Channel]:
+        """Start the worker, without those besides that Docker does not mount. Its name, channel.
+
+        Docker names the one that is not there; for any other refusal all of them go. The name is
+        another each time: an attempt that Docker has not answered may still become a container.
+        """
+        attempt = 0
+        while True:
+            tried = msgspec.structs.replace(
+                spec,
+                name=f"{spec.name}-{attempt}" if attempt else spec.name,
+                mounts=(*spec.mounts, *(WorkerMount("bind", b.host, b.target) for b in besides)),
+            )
+            try:
+                return tried.name, await stack.enter_async_context(self._engine.worker(tried))
+            except (EngineUnreachable, ImageMissing):
+                raise
+            except EngineError as error:
+                if not besides:
+                    raise
+                named = f"{error.message} "
+                there = tuple(b for b in besides if f" {b.host} " not in named)
+                besides = there if len(there) < len(besides) else ()
+                attempt += 1
 
     def _mounts(self, plan: WorkerPlan) -> list[WorkerMount]:
         folders = self._folders

@@ -46,6 +46,7 @@ class Said(msgspec.Struct, frozen=True):
         "exit",
         "error",
         "gate",
+        "files",
     ]
     at: float = 0.0
     reason: str = ""
@@ -237,6 +238,10 @@ class GatedKopia:
                 reason="worker-protocol",
                 hint=_HINTS["protocol"],
             ) from error
+
+    async def files(self, **order: object) -> bytes:
+        """Let the worker read files of Docker's host; what it found, as JSON."""
+        return bytes(await self.ask("files", "check", "files", **order))
 
     async def launch(self, launch: Launch) -> Said:
         """Start Kopia and wait until it stands at the gate, or has ended (``exit``)."""

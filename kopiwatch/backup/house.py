@@ -12,6 +12,7 @@ import msgspec
 from kopiwatch.backup.access import Access
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.clock import SYSTEM, Clock
+from kopiwatch.config.value import RecipeSecrets
 from kopiwatch.engine.port import Engine, EngineInfo
 from kopiwatch.kopia.port import Repository
 
@@ -26,6 +27,13 @@ class Listener(Protocol):
         """
 
 
+class RecipeRules(msgspec.Struct, frozen=True):
+    """What the operator says of recipes: secrets kept or redacted, and more folders to read."""
+
+    secrets: RecipeSecrets = "keep"
+    paths: tuple[str, ...] = ()
+
+
 class House(msgspec.Struct, frozen=True):
     """The rooms a run works in, and who we are.
 
@@ -34,7 +42,8 @@ class House(msgspec.Struct, frozen=True):
     environment in a worker (it holds no secret). ``repository_is_folder`` says that workers need
     the repository mounted. ``run_timeout`` is the longest that a run may take. ``mask`` takes our
     secrets out of what programs of others printed. ``identity`` is the state folder's uuid;
-    ``stage_paths`` are the folders of Docker's host that the operator gives for stages.
+    ``stage_paths`` are the folders of Docker's host that the operator gives for stages;
+    ``recipe`` is what the recipe may hold.
     """
 
     engine: Engine
@@ -54,3 +63,4 @@ class House(msgspec.Struct, frozen=True):
     mask: Callable[[str], str] = str
     identity: str = ""
     stage_paths: tuple[Path, ...] = ()
+    recipe: RecipeRules = RecipeRules()

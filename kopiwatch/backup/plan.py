@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from kopiwatch.backup.access import StagePlace, TreeEntry, WorkerPlan
+from kopiwatch.backup.access import Beside, StagePlace, TreeEntry, WorkerPlan
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.plausible import REFUSALS
 from kopiwatch.backup.stopping import HoldPlan, Stop
@@ -161,7 +161,13 @@ def _refuse(unit: Unit, stops: Iterable[Stop], known: dict[str, Inspected]) -> N
 
 
 def worker_plan(
-    unit: Unit, *, run: str, instance: str, recipe: str, extra: Extra = NO_EXTRA
+    unit: Unit,
+    *,
+    run: str,
+    instance: str,
+    recipe: str,
+    besides: tuple[Beside, ...] = (),
+    extra: Extra = NO_EXTRA,
 ) -> WorkerPlan:
     """The tree that the worker of this run has in front of it."""
     entries = [TreeEntry(RECIPE, "path", recipe, own=True)]
@@ -173,6 +179,7 @@ def worker_plan(
         root,
         tuple(entries),
         f"{recipe}/{ATTRIBUTES}",
+        besides=besides,
         hot=hot_path(root) if extra.hot else "",
         stages=extra.stages,
         written=extra.written,

@@ -20,7 +20,7 @@ from kopiwatch.backup.house import House
 from kopiwatch.backup.keep import NOTHING, Kept, keep
 from kopiwatch.backup.plan import NO_EXTRA, Extra, parents_trusted, plan_hold, worker_plan
 from kopiwatch.backup.plausible import REFUSALS, hint, terms_of
-from kopiwatch.backup.recipe import write_recipe
+from kopiwatch.backup.recipe_run import RunRecipe
 from kopiwatch.backup.result import RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stage import places, staged, written
@@ -68,6 +68,7 @@ class Run:
         self.run = run
         self.rate = rate
         self.began = house.clock.now()
+        self.recipe = RunRecipe(house, unit)
         self.course = Course(house, unit.name, run, self._source)
         self.window = Window(self.course, unit, HoldPlan(), paths=())
         self.hooks = MemberHooks(self.course, unit)
@@ -176,18 +177,11 @@ class Run:
             hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
             paths = tuple(f"{self._root}/{source.path}" for source in unit.sources)
             self.window = Window(self.course, unit, hold, paths=paths)
-            expected = (RECIPE, *(source.path for source in unit.sources))
-            folder = await write_recipe(
-                house.engine,
-                house.state,
-                unit,
-                run=self.run,
-                at=self.began,
-                host=house.host,
-                info=house.info,
-                expected=expected,
+            folder = await self.recipe.begin(
+                self.run,
+                self.began,
                 inspected=hold.inspected,
-                warnings=tuple(self._warnings()),
+                warnings=self._warnings(),
                 plausibility=self.terms,
             )
             names = {source.volume for source in unit.sources if source.volume}
@@ -216,7 +210,12 @@ class Run:
     def _plan(self, recipe: Path, extra: Extra = NO_EXTRA) -> WorkerPlan:
         instance = self.house.instance
         return worker_plan(
-            self.unit, run=self.run, instance=instance, recipe=str(recipe), extra=extra
+            self.unit,
+            run=self.run,
+            instance=instance,
+            recipe=str(recipe),
+            besides=self.recipe.besides,
+            extra=extra,
         )
 
     def _extra(self) -> Extra:
@@ -277,6 +276,7 @@ class Run:
                     into=at.attributes,
                 )
             )
+            await self.recipe.complete(kopia, files.password)
         # A file system in memory tells nobody when a program writes by mmap.
         return bool(volatile)
 
@@ -493,7 +493,7 @@ class Run:
         window = self.window
         told = (
             *(*self.unit.warnings, *window.hold.warnings, *window.remarks),
-            *(*self.survey.remarks, *self.notes, *self.hooks.remarks),
+            *(*self.survey.remarks, *self.recipe.missing, *self.notes, *self.hooks.remarks),
             *(window.disturbance.doubt, *window.approach.notes, *self.left_behind),
         )
         return list(dict.fromkeys(filter(None, told)))

@@ -24,11 +24,11 @@ from kopiwatch.config.setting import (
     fault_of_docker,
     fault_of_name,
     fault_of_path,
-    list_of,
+    read_folders,
     read_listen,
     variable_of,
 )
-from kopiwatch.config.value import Access, Config, LogFormat, LogLevel, Secret
+from kopiwatch.config.value import Access, Config, LogFormat, LogLevel, RecipeSecrets, Secret
 from kopiwatch.errors import ConfigError
 
 ENVIRONMENT = "environment"
@@ -126,7 +126,11 @@ class _Loader:
             timezone=self.timezone(),
             forget_after=duration_of(good.get("forget_after", "")),
             run_timeout=duration_of(good.get("run_timeout", "")) or default.run_timeout,
-            stage_paths=tuple(Path(path) for path in list_of(good.get("stage_paths", ""))),
+            stage_paths=tuple(Path(path) for path in read_folders(good.get("stage_paths", ""))),
+            recipe_secrets=cast(
+                "RecipeSecrets", good.get("recipe_secrets", default.recipe_secrets)
+            ),
+            recipe_paths=read_folders(good.get("recipe_paths", "")),
             listen=read_listen(good.get("listen", "")),
             metrics_user=good.get("metrics_user", ""),
             metrics_password=self.secret("metrics_password", given),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Sequence
 
@@ -9,7 +10,7 @@ import msgspec
 
 from kopiwatch.config.duration import fault_of_duration
 from kopiwatch.config.name import NAME, NAME_LIMIT, nearest
-from kopiwatch.config.value import ACCESSES, LOG_FORMATS, LOG_LEVELS, Listen
+from kopiwatch.config.value import ACCESSES, LOG_FORMATS, LOG_LEVELS, RECIPE_SECRETS, Listen
 
 PREFIX = "KOPIWATCH_"
 RETENTION = "retention"
@@ -29,14 +30,21 @@ def fault_of_path(value: str) -> str:
     return "" if value.startswith("/") else "is not an absolute path"
 
 
-def list_of(value: str) -> list[str]:
-    """The items of a list by comma."""
-    return [item for item in (part.strip() for part in value.split(",")) if item]
+def read_folders(value: str) -> tuple[str, ...]:
+    """Absolute paths, separated by commas, without doubled or trailing slashes."""
+    parts = [part.strip() for part in value.split(",")]
+    return tuple(posixpath.normpath(part) for part in parts if part)
 
 
-def _fault_of_paths(value: str) -> str:
-    wrong = [path for path in list_of(value) if fault_of_path(path)]
-    return f"holds {wrong[0]!r}, which is not an absolute path" if wrong else ""
+def fault_of_folders(value: str) -> str:
+    """What is wrong with a list of folders; empty if nothing is."""
+    parts = read_folders(value)
+    wrong = next((part for part in parts if not part.startswith("/")), None)
+    if wrong is not None:
+        return f"names {wrong[:NAME_LIMIT]!r}, which is not an absolute path"
+    if "/" in parts or "//" in parts:
+        return "names /, which would open all of the host; name the folders that are needed"
+    return "" if parts else "names no folder"
 
 
 def fault_of_name(value: str) -> str:
@@ -230,7 +238,21 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         "Folders of Docker's host, by comma, in which kopiwatch may clone or copy sources of their"
         " file systems (`kopi.strategy`); it leaves nothing in them but empty folders.",
-        _fault_of_paths,
+        fault_of_folders,
+    ),
+    Setting(
+        "recipe_secrets",
+        "`keep`",
+        "`redact` leaves secrets out of the recipe, which then cannot restore containers; see"
+        " [the recipe](recipe.md).",
+        _one_of(RECIPE_SECRETS),
+    ),
+    Setting(
+        "recipe_paths",
+        "",
+        "Folders of Docker's host, separated by commas, that Compose projects name files in and"
+        " that lie outside the projects' own.",
+        fault_of_folders,
     ),
     *(
         Setting(f"{RETENTION}.{name}", f"`{default}`", text, _fault_of_number)

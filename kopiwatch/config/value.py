@@ -15,6 +15,9 @@ LOG_FORMATS: tuple[LogFormat, ...] = ("text", "json")
 LogLevel = Literal["debug", "info", "warning", "error"]
 LOG_LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
 
+RecipeSecrets = Literal["keep", "redact"]
+RECIPE_SECRETS: tuple[RecipeSecrets, ...] = ("keep", "redact")
+
 
 class Secret:
     """A value that prints as ``***`` everywhere; only :meth:`reveal` gives it away."""
@@ -63,6 +66,7 @@ class Config(msgspec.Struct, frozen=True):
     stands (``environment KOPIWATCH_SCHEDULE``, ``file PATH``). ``forget_after`` None means that a
     vanished unit is watched until it is forgotten. ``run_timeout`` bounds a whole run.
     ``stage_paths`` are folders of Docker's host in which sources may be cloned.
+    ``recipe_paths`` are folders of Docker's host that recipes may be read from besides.
     ``retention`` holds, by name (``latest``), the numbers that were given for units that say
     nothing: the text, and where it stands.
     ``listen`` None means the usual place: all addresses in a container, loopback on a host.
@@ -86,6 +90,8 @@ class Config(msgspec.Struct, frozen=True):
     forget_after: timedelta | None = None
     run_timeout: timedelta = timedelta(hours=24)
     stage_paths: tuple[Path, ...] = ()
+    recipe_secrets: RecipeSecrets = "keep"
+    recipe_paths: tuple[str, ...] = ()
     listen: Listen | None = None
     metrics_user: str = ""
     metrics_password: Secret | None = None

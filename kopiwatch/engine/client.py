@@ -22,9 +22,11 @@ from kopiwatch.engine.execution import CUT_SECONDS, Execution, Tail, sorted_out
 from kopiwatch.engine.failure import translated
 from kopiwatch.engine.port import (
     Channel,
+    DaemonWords,
     EngineInfo,
     ExecResult,
     Hint,
+    Image,
     Inspected,
     Mounted,
     Volume,
@@ -135,6 +137,22 @@ class DockerEngine:
         answer = await self._connection.call(doing, "GET", image_path(reference))
         with translated(self._connection.attempt(doing)):
             return decode.image(answer.body)[0]
+
+    async def image(self, reference: str) -> Image | None:
+        """A local image by name or id; None when there is none. Never pulls."""
+        doing = f"find the image {reference}"
+        path = image_path(reference)
+        answer = await self._connection.call(doing, "GET", path, absent="image")
+        if answer.status == 404:
+            return None
+        with translated(self._connection.attempt(doing)):
+            return decode.whole_image(answer.body)
+
+    async def daemon(self) -> DaemonWords:
+        """The daemon's whole description of itself, for the recipe."""
+        info = await self._connection.call("ask Docker who it is", "GET", "info")
+        version = await self._connection.call("ask Docker for its version", "GET", "version")
+        return DaemonWords(info.body, version.body)
 
     async def stop(
         self, container: str, timeout: timedelta | None, *, grace: timedelta | None = None

@@ -18,6 +18,7 @@ from kopiwatch.engine.port import (
     Health,
     Healthcheck,
     HostMount,
+    Image,
     Inspected,
     Volume,
 )
@@ -149,6 +150,11 @@ class _ImageConfig(_Raw, frozen=True):
 class _Image(_Raw, frozen=True):
     id: str
     config: _ImageConfig | None = None
+    repo_digests: list[str] | None = None
+    repo_tags: list[str] | None = None
+    architecture: str | None = None
+    os: str | None = None
+    variant: str | None = None
 
 
 class _ExecState(_Raw, frozen=True):
@@ -327,6 +333,19 @@ def image(body: bytes) -> tuple[str, tuple[str, ...]]:
     raw = read(body, _Image)
     declared = raw.config.volumes if raw.config else None
     return raw.id, tuple(declared or ())
+
+
+def whole_image(body: bytes) -> Image:
+    """The answer of ``GET /images/{name}/json``."""
+    raw = read(body, _Image)
+    return Image(
+        id=raw.id,
+        digests=tuple(raw.repo_digests or ()),
+        tags=tuple(raw.repo_tags or ()),
+        architecture=raw.architecture or "",
+        os=raw.os or "",
+        variant=raw.variant or "",
+    )
 
 
 def exec_exit_code(body: bytes) -> int | None:

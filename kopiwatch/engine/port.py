@@ -124,6 +124,29 @@ class Volume(msgspec.Struct, frozen=True):
     definition: bytes
 
 
+class Image(msgspec.Struct, frozen=True):
+    """A local image: what it takes to get the very same one again.
+
+    ``digests`` are ``name@sha256:…`` of the registries it came from or went to, none for an image
+    that was only built here. ``tags`` are its names. ``variant`` is the CPU's (``v8``), mostly
+    empty.
+    """
+
+    id: str
+    digests: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+
+
+class DaemonWords(msgspec.Struct, frozen=True):
+    """What the daemon says of itself: ``GET /info`` and ``GET /version``, as JSON bytes."""
+
+    info: bytes
+    version: bytes
+
+
 class ExecResult(msgspec.Struct, frozen=True):
     """How an exec ended: its exit code, and the end of what it printed (stdout and stderr)."""
 
@@ -217,6 +240,12 @@ class Engine(Protocol):
 
     async def image_id(self, reference: str) -> str:
         """The id of a local image. Raises ImageMissing; never pulls."""
+
+    async def image(self, reference: str) -> Image | None:
+        """A local image by name or id; None when there is none. Never pulls."""
+
+    async def daemon(self) -> DaemonWords:
+        """The daemon's whole description of itself, for the recipe."""
 
     async def stop(
         self, container: str, timeout: timedelta | None, *, grace: timedelta | None = None

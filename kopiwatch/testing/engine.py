@@ -20,13 +20,16 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import msgspec
 from msgspec.structs import replace
 
 from kopiwatch.engine.port import (
     Channel,
+    DaemonWords,
     EngineInfo,
     ExecResult,
     Hint,
+    Image,
     Inspected,
     Mounted,
     Volume,
@@ -128,6 +131,23 @@ class FakeEngine(FakeHost):
             if reference not in self.images:
                 raise ImageMissing(f"cannot find the image {reference}: No such image: {reference}")
             return self.images[reference]
+
+    async def image(self, reference: str) -> Image | None:
+        """See the port. The images of a fake host come from no registry, unless a test says so."""
+        async with self.call("image", reference):
+            identity = self.images.get(reference, reference)
+            if identity not in self.images.values():
+                return None
+            tags = tuple(name for name, each in self.images.items() if each == identity)
+            return Image(identity, self.image_digests.get(identity, ()), tags, "amd64", "linux")
+
+    async def daemon(self) -> DaemonWords:
+        """See the port."""
+        async with self.call("daemon"):
+            who = self.engine_info
+            info = {"ID": who.id, "Name": who.name, "ServerVersion": who.version}
+            version = {"Version": who.version, "ApiVersion": who.api_version}
+            return DaemonWords(msgspec.json.encode(info), msgspec.json.encode(version))
 
     async def stop(
         self,

@@ -118,10 +118,11 @@ class FakeHost:
     """What the fake daemon holds, and how a test builds and disturbs it.
 
     Everything is public and may be changed by a test.
-    ``images`` maps references to ids; ``missing_paths`` are bind sources that the host does not
-    have; ``script`` plays the worker's side of each channel. ``clock`` gives the UTC time of
-    starts; by default each look at it is one second later. ``oversized`` are names of containers
-    whose events are too large to be read. ``execs`` are the commands that came to a handler.
+    ``images`` maps references to ids, ``image_digests`` ids to digests; ``missing_paths`` are bind
+    sources that the host does not have; ``script`` plays the worker's side of each channel.
+    ``clock`` gives the UTC time of starts; by default each look at it is one second later.
+    ``oversized`` are names of containers whose events are too large to be read.
+    ``execs`` are the commands that came to a handler.
     """
 
     script: Script = silent
@@ -129,6 +130,7 @@ class FakeHost:
         default_factory=lambda: EngineInfo("FAKE:ENGINE", "fakehost", "20.10.24", "1.41")
     )
     images: dict[str, str] = field(default_factory=lambda: {"kopiwatch:test": fingerprint("image")})
+    image_digests: dict[str, tuple[str, ...]] = field(default_factory=dict)
     volumes: dict[str, Volume] = field(default_factory=dict)
     networks: dict[str, bytes] = field(default_factory=dict)
     missing_paths: set[str] = field(default_factory=set)

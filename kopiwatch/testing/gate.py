@@ -6,6 +6,7 @@ protocol of :mod:`kopiwatch.worker.program` and puts a snapshot into the reposit
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -20,6 +21,7 @@ Step = Literal[
     "start",
     "set-up",
     "survey",
+    "files",
     "sync",
     "probe-stage",
     "pre-stage",
@@ -36,7 +38,8 @@ class FakeProgram:
     """Plays every worker of one engine.
 
     ``trees`` holds the files of a source by its path in the tree (``volumes/data``); a source that
-    is mounted but not named has one file. ``ignored`` counts entry errors by source that the policy
+    is mounted but not named has one file. ``host_files`` are files of Docker's host by their path
+    there, for the recipe. ``ignored`` counts entry errors by source that the policy
     ignores; ``volatile`` are paths in the tree that lie in memory. ``found`` is what the walk tells
     of a source beside its size. ``stage`` plays its stage; ``hot_code`` is how a Kopia without a
     gate ends, and ``read_at`` what Kopia was told to read in the place of the live tree. ``at``
@@ -47,6 +50,7 @@ class FakeProgram:
     def __init__(self, repository: FakeRepository) -> None:
         self.repository = repository
         self.trees: dict[str, dict[str, bytes]] = {}
+        self.host_files: dict[str, bytes] = {}
         self.missing: set[str] = set()
         self.volatile: tuple[str, ...] = ()
         self.failed = 0
@@ -96,6 +100,8 @@ class FakeProgram:
             self._say(worker, "synced")
         elif step == "survey":
             self._say(worker, "surveyed", result=self._survey(order))
+        elif step == "files":
+            self._say(worker, "files", result=self._files(worker, order))
         elif step == "launch":
             self.argv = list(order["argv"])
             if "--force-enable-actions" in self.argv:
@@ -137,6 +143,23 @@ class FakeProgram:
 
     def _tree(self, path: str) -> dict[str, bytes]:
         return self.trees.get(path, {"file": b"content"})
+
+    def _files(self, worker: FakeWorker, order: Mapping[str, Any]) -> list[dict[str, object]]:
+        """What the worker's own reader would find, as far as paths decide it."""
+        mounted = {mount.target for mount in worker.spec.mounts}
+        hosts = [host for host, point in order["roots"] if point in mounted]
+        below = tuple(f"{folder}/" for folder in order["folders"])
+        listed = [path for path in self.host_files if below and path.startswith(below)]
+        return [self._file(path, hosts) for path in (*listed, *order["paths"])]
+
+    def _file(self, path: str, hosts: list[str]) -> dict[str, object]:
+        if not any(path == host or path.startswith(f"{host}/") for host in hosts):
+            return {"path": path, "reason": "outside", "text": "it lies outside what may be read"}
+        content = self.host_files.get(path)
+        if content is None:
+            return {"path": path, "reason": "missing", "text": "it is not there"}
+        coded = base64.b64encode(content).decode()
+        return {"path": path, "content": coded, "mode": 0o640, "uid": 1000, "gid": 1000, "mtime": 1}
 
     def _store(self, worker: FakeWorker) -> str:
         """Put what is mounted into the repository; returns Kopia's line."""

@@ -289,7 +289,6 @@ LABELS: tuple[Label, ...] = (
         "`minimal` is the data, `standard` adds the recipe and networks, `full` Docker's own"
         " configuration.",
         field="scope",
-        supported=("minimal", "standard"),
     ),
     Label(
         "kopi.dump",

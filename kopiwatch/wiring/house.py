@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio.to_thread
 import msgspec
 
-from kopiwatch.backup.house import House, Listener
+from kopiwatch.backup.house import House, Listener, RecipeRules
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.config import Config
 from kopiwatch.errors import ConfigError
@@ -72,4 +72,5 @@ async def house(
         mask=masker(config.secrets),
         identity=identity,
         stage_paths=config.stage_paths,
+        recipe=RecipeRules(config.recipe_secrets, config.recipe_paths),
     )

@@ -6,6 +6,8 @@ turns into. The plan::
 
     {"stage": "/an/empty/folder", "mounts": [{"source": …, "target": …, "writable": false}, …]}
 
+A mount that is ``optional`` may fail.
+
 The tree is built on a tmpfs at ``stage`` and moved over ``/mnt`` in the end, so that a source, a
 repository or a cache that itself lives below ``/mnt`` is found before it is hidden. Targets are
 absolute and lie below ``/mnt``. What goes wrong is said as the worker would say it.
@@ -86,7 +88,11 @@ def build(plan: dict[str, Any]) -> None:
         target = os.path.normpath(item["target"])
         if not target.startswith(ROOT + "/"):
             raise MountFailed(f"{target} does not lie below {ROOT}")
-        bind(item["source"], stage + target.removeprefix(ROOT), item["writable"])
+        try:
+            bind(item["source"], stage + target.removeprefix(ROOT), item["writable"])
+        except (MountFailed, OSError):
+            if not item.get("optional"):
+                raise
     mount(stage, ROOT, "", MS_MOVE, None)
 
 

@@ -15,6 +15,8 @@ Orders on standard input (``do``) and what it says on standard output (``say``):
 ``survey``       walk the ``sources`` (``path``, ``name``): write the lists of what Kopia does not
                  keep below ``into``, count what changed ``since``. Says ``surveyed`` with a
                  ``result``, before or after whatever else is ordered meanwhile
+``files``        read small files of Docker's host for the recipe, see ``host_files.py``. Says
+                 ``files`` with what it found as ``result``
 ``probe-stage``  try which ``sources`` can be cloned into which ``stages``. Says ``probed``
 ``pre-stage``    copy the sources into a stage while everything runs. Says ``pre-staged``
 ``stage``        in the window: bring the stage up to date. Says ``staged``
@@ -53,6 +55,7 @@ import signal
 import time
 
 from kopiwatch.worker.child import STUCK, Child, in_child
+from kopiwatch.worker.host_files import read_files
 from kopiwatch.worker.kopia_process import Kopia
 from kopiwatch.worker.probe import probe_stages
 from kopiwatch.worker.sources import look_at, refuse_own, sync_filesystems
@@ -74,6 +77,7 @@ SILENT_SECONDS = 60.0
 """A walk may take hours where there are many files; one that shows no life for so long is stuck."""
 PROBE_SECONDS = 60.0
 SWEEP_SECONDS = 600.0
+FILES_SECONDS = 10.0
 KILLED_SECONDS = 5.0
 
 
@@ -227,6 +231,10 @@ class Worker:
             sweep = functools.partial(sweep_all, order["stages"])
             self.staging.end()
             self.begin_errand("unstaged", "deleting the stage", SWEEP_SECONDS, sweep)
+        elif what == "files":
+            keys = ("roots", "own", "locks", "paths", "folders", "limits")
+            read = functools.partial(read_files, **{key: order[key] for key in keys})
+            self.begin_errand("files", "reading the project's files", FILES_SECONDS, read)
         elif what in ("go", "flush") and self.kopia is not None:
             self.reads_stage = what == "go" and order.get("stage", False)
             self.kopia.open_gate(f"{what} {order.get('path', '')}".rstrip())
