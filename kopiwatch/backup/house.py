@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from kopiwatch.backup.access import Access
+from kopiwatch.backup.host_hook import HostSide
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.clock import SYSTEM, Clock
 from kopiwatch.engine.port import Engine, EngineInfo
@@ -32,7 +33,7 @@ class House(msgspec.Struct, frozen=True):
     container, empty outside one. ``owner`` is the text for the Kopia lock, ``environment`` Kopia's
     environment in a worker (it holds no secret). ``repository_is_folder`` says that workers need
     the repository mounted. ``run_timeout`` is the longest that a run may take. ``mask`` takes our
-    secrets out of what programs of others printed.
+    secrets out of what programs of others printed. ``host_side`` are the hooks where we run.
     """
 
     engine: Engine
@@ -50,3 +51,4 @@ class House(msgspec.Struct, frozen=True):
     clock: Clock = SYSTEM
     run_timeout: timedelta = timedelta(hours=24)
     mask: Callable[[str], str] = str
+    host_side: HostSide = HostSide()

@@ -142,10 +142,10 @@ said.
 
 **A post hook always runs once its pre hook has begun**: if the pre hook fails or hangs, if the run
 fails or is cancelled, and, by the next command that changes something, if kopiwatch or the machine
-died in between (it is on disk before the pre hook begins). So it may run twice, and it may run after
-a pre hook that did only half of its work: it should not mind. One that failed is not tried again;
-while its container does not start, or Docker does not answer, it stays owed. A post hook without a
-pre hook runs whenever the run came as far as the downtime.
+died in between (it is on disk before the pre hook begins). So it may run twice, and it may run
+after a pre hook that did only half of its work: it should not mind. One that failed is not tried
+again; while its container does not start, or Docker does not answer, it stays owed. A post hook
+without a pre hook runs whenever the run came as far as the downtime.
 
 **When one fails** (an exit code other than 0, no such program, not ended in time): with a pre hook
 nobody is stopped, and the run is `failed` (`hook`); with a post hook the run is `partial` (`hook`).
@@ -157,9 +157,9 @@ the run goes on and says that the hook may still run (until the container stops)
 hook leaves running in the background must close its output, or counts as part of the hook.
 
 A string is a command for `sh -c`; a container without `sh` needs a JSON array. Hooks see
-`KOPIWATCH_HOOK` (`pre` or `post`), `KOPIWATCH_UNIT` and `KOPIWATCH_RUN`. Exit code, time and the last
-8 KiB of output of each stand in `kopiwatch history RUN`: kopiwatch's own secrets are masked there,
-but it does not know those of your applications, so a hook should not print them.
+`KOPIWATCH_HOOK` (`pre` or `post`), `KOPIWATCH_UNIT` and `KOPIWATCH_RUN`. Exit code, time and the
+last 8 KiB of output of each stand in `kopiwatch history RUN`: kopiwatch's own secrets are masked
+there, but it does not know those of your applications, so a hook should not print them.
 
 Hooks that run where kopiwatch runs stand in the [configuration](docs/configuration.md#hooks).
 """

@@ -21,6 +21,7 @@ from kopiwatch.kopia.space import require_space
 from kopiwatch.wiring.access import access_of, repository_folder
 from kopiwatch.wiring.changing import settle
 from kopiwatch.wiring.docker import Docker
+from kopiwatch.wiring.hooks import host_side
 from kopiwatch.wiring.repository import repository_of
 
 
@@ -70,4 +71,5 @@ async def house(
         listener=listener,
         run_timeout=config.run_timeout,
         mask=masker(config.secrets),
+        host_side=host_side(config, repository.host),
     )
