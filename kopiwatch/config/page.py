@@ -86,8 +86,8 @@ no secret. It is told, as far as it is known: `KOPIWATCH_HOOK`, `KOPIWATCH_UNIT`
 `KOPIWATCH_HOST`, `KOPIWATCH_INSTANCE`, `KOPIWATCH_REPOSITORY` (without secrets); after a run
 `KOPIWATCH_VERDICT`, `KOPIWATCH_REASON`, `KOPIWATCH_MESSAGE`, `KOPIWATCH_PHASE` (in which it
 failed), `KOPIWATCH_WINDOW_SECONDS` and `KOPIWATCH_SNAPSHOT`; for a restore `KOPIWATCH_TARGET`, and
-after it `KOPIWATCH_VERDICT` and `KOPIWATCH_REASON`. Exit code, time and the last 8 KiB of output stand in
-`kopiwatch history RUN`, with kopiwatch's own secrets masked.
+after it `KOPIWATCH_VERDICT` and `KOPIWATCH_REASON`. Exit code, time and the last 8 KiB of output
+stand in `kopiwatch history RUN`, with kopiwatch's own secrets masked.
 
 The file must be executable and belong to root or to kopiwatch's user, and neither it nor a folder
 above it may be writable for others; a link is followed, and both ends count. What is not so is an

@@ -138,7 +138,7 @@ async def test_program_that_hangs_is_killed_with_what_it_started(scripts):
     assert "did not end within 0.5 s and was killed" in result.message
     child = int(result.hooks[0].output)
     with anyio.fail_after(10):  # long before its 30 seconds; a kill takes a moment to arrive
-        while lives(child):
+        while lives(child):  # noqa: ASYNC110 - a process of others
             await anyio.sleep(0.01)
 
 
