@@ -22,9 +22,10 @@ NOTE = (
 SLOWLY = f"{NOTE}; while [ -e /data/slow-$KOPIWATCH_HOOK ]; do sleep 0.05; done"
 
 
-def stack(site, scope, **labels: str) -> dict[str, str]:
+def stack(site, scope, mode: str = "stop", **labels: str) -> dict[str, str]:
     """web depends on db; both have these labels below ``kopi.hook.``."""
     own = {"kopi.enable": "true", "kopi.unit": "shop", "kopi.instance": site.instance}
+    own["kopi.mode"] = mode
     own |= {
         f"kopi.hook.{name.replace('__', '-').replace('_', '.')}": v for name, v in labels.items()
     }
@@ -194,6 +195,7 @@ def test_container_without_a_shell_has_hooks_as_json_arrays_only(local_site, sco
     made = stack(
         local_site,
         scope,
+        mode="live",  # such a container could not be started again
         pre_command='["sleep", "4711"]',
         pre_timeout="1s",
         pre_on__error="continue",
