@@ -33,6 +33,7 @@ END_SECONDS = 10.0
 OUTPUT_BYTES = 8 * 1024
 """What is kept of an output: its end."""
 CUT_CHARACTERS = 256
+TAIL_LINES = 8
 NOT_STARTED = (126, 127)
 """Docker's exit codes for a command that it could not start (API 1.41); shells use them, too."""
 
@@ -183,3 +184,8 @@ def not_run(kind: HookKind, name: str, why: str, at: datetime, *, tolerated: boo
     return HookResult(
         kind, name, at, reason="not-run", detail=f"was not run: {why}", tolerated=tolerated
     )
+
+
+def last_lines(output: str) -> str:
+    """The end of what a hook printed."""
+    return "\n".join(output.rstrip().splitlines()[-TAIL_LINES:])

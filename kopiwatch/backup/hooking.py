@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from kopiwatch.backup.course import Course
-from kopiwatch.backup.hook import Place, Tools, not_run, run_hook
+from kopiwatch.backup.hook import Place, Tools, last_lines, not_run, run_hook
 from kopiwatch.backup.hook_debt import owed_of, run_owed
 from kopiwatch.backup.journal import OwedHook
 from kopiwatch.backup.result import HookResult
@@ -20,8 +20,6 @@ from kopiwatch.backup.verdict import HOOK
 from kopiwatch.errors import ContainerGone, KopiwatchError, RunError
 from kopiwatch.units.hook import Hook, HookKind
 from kopiwatch.units.unit import Member, Unit
-
-TAIL_LINES = 8
 
 
 class MemberHooks:
@@ -180,8 +178,3 @@ class MemberHooks:
         except RunError as error:
             # It has run; that it runs once more is better than that the run ends here.
             self.notes.append(f"post hooks will run once more: {error.message}")
-
-
-def last_lines(output: str) -> str:
-    """The end of what a hook printed."""
-    return "\n".join(output.rstrip().splitlines()[-TAIL_LINES:])

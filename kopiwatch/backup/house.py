@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from kopiwatch.backup.access import Access
+from kopiwatch.backup.host_hook import HostSide
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.clock import SYSTEM, Clock
 from kopiwatch.config.value import RecipeSecrets
@@ -43,7 +44,7 @@ class House(msgspec.Struct, frozen=True):
     the repository mounted. ``run_timeout`` is the longest that a run may take. ``mask`` takes our
     secrets out of what programs of others printed. ``identity`` is the state folder's uuid;
     ``stage_paths`` are the folders of Docker's host that the operator gives for stages;
-    ``recipe`` is what the recipe may hold.
+    ``recipe`` is what the recipe may hold. ``host_side`` are the hooks where we run.
     """
 
     engine: Engine
@@ -64,3 +65,4 @@ class House(msgspec.Struct, frozen=True):
     identity: str = ""
     stage_paths: tuple[Path, ...] = ()
     recipe: RecipeRules = RecipeRules()
+    host_side: HostSide = HostSide()

@@ -147,6 +147,10 @@ class Run:
             self.result = msgspec.structs.replace(result, hint=told)
         return self.result or result
 
+    async def refuse(self, error: KopiwatchError) -> RunResult:
+        """End it before it has begun: nothing was touched, and the error is its verdict."""
+        return await self._end_badly(error)
+
     async def _end_kopia(self, kopia: GatedKopia) -> None:
         """No Kopia lives on after a run that is no success: what it stored later would count."""
         with anyio.CancelScope(shield=True):

@@ -79,9 +79,11 @@ async def restore_files(wanted: Wanted, target: Path, *, dry_run: bool, as_json:
         repository = await wiring.reading(config, command)
         await wiring.settle(repository, state, NOTES)
         chosen = await plan(config, repository, wanted, target)
-        done = await directory.restore(repository, chosen)
+        told = wiring.Restored(unit, chosen.point.run, target)
+        async with wiring.restore_hooks(config, repository.host, told, NOTES) as hooks:
+            done = await directory.restore(repository, chosen)
     if as_json:
-        print_json({"restored": done})
+        print_json({"restored": done, "hooks": hooks})
     else:
         print_text(
             f"{unit}: restored {counted(done.files, 'file')}, {done.directories} directories, "

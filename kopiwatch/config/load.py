@@ -12,7 +12,9 @@ from typing import Any, cast
 import msgspec
 
 from kopiwatch.config.duration import duration_of
+from kopiwatch.config.hook import HostHooks, read_hooks
 from kopiwatch.config.name import nearest
+from kopiwatch.config.program import fault_of_own_program
 from kopiwatch.config.setting import (
     FOREIGN_PREFIXES,
     FOREIGN_VARIABLES,
@@ -54,15 +56,16 @@ def load(
     *,
     read: Callable[[Path], str] | None = None,
     resolve: Callable[[Path], Path] | None = None,
+    vet: Callable[[Path], str] | None = None,
 ) -> Config:
     """The configuration that ``environ`` and the file it names add up to.
 
     ``read`` returns the text of a file or raises :class:`OSError` or :class:`UnicodeDecodeError`;
-    ``resolve`` follows the links of a path.
+    ``resolve`` follows the links of a path; ``vet`` says what is wrong with a program to be run.
     Raises one :class:`ConfigError` that lists every problem, each with its place, its name, the
     reason and the nearest valid name; no secret is ever part of it.
     """
-    loader = _Loader(environ, read or _read, resolve or Path.resolve)
+    loader = _Loader(environ, read or _read, resolve or Path.resolve, vet or fault_of_own_program)
     config = loader.config()
     if loader.problems:
         count = len(loader.problems)
@@ -86,10 +89,13 @@ class _Loader:
         environ: Mapping[str, str],
         read: Callable[[Path], str],
         resolve: Callable[[Path], Path],
+        vet: Callable[[Path], str],
     ) -> None:
         self.environ = environ
         self.read = read
         self.resolve = resolve
+        self.vet = vet
+        self.hooks: HostHooks = {}
         self.problems: list[str] = []
 
     def complain(self, where: str, name: str, reason: str) -> None:
@@ -145,6 +151,7 @@ class _Loader:
                 if (key := f"{RETENTION}.{name}") in good
             },
             profiles=profiles,
+            hooks=self.hooks,
         )
 
     def pairs(self, given: Mapping[str, _Given]) -> None:
@@ -269,10 +276,14 @@ class _Loader:
                 given |= self.retention(where, value)
             elif key == RETENTION:
                 self.complain(where, key, "is not a table; write [retention]")
+            elif key == "hooks":
+                self.hooks, faults = read_hooks(value, self.vet)
+                for name, reason in faults:
+                    self.complain(where, name, reason)
             elif key in LATER_TABLES:
                 self.complain(where, key, "is not supported by this version; remove it")
             elif key not in _KEYS:
-                self.complain(where, key, _unknown(nearest(key, [*_KEYS, "profile"])))
+                self.complain(where, key, _unknown(nearest(key, [*_KEYS, "profile", "hooks"])))
             elif isinstance(value, str):
                 given[key] = _Given(value, where, key)
             else:

@@ -51,6 +51,47 @@ stop-timeout = "2m"
 ```
 
 The keys of a profile are the names of [labels](../labels.md), with or without `kopi.`.
+
+## Hooks
+
+Programs that run where kopiwatch runs (in its container, or on the host). Those that run inside the
+members are [labels](../labels.md#hooks).
+
+```toml
+[[hooks.before_run]]
+command = ["/usr/local/bin/announce", "begin"]   # an array, absolute; no shell
+timeout = "2m"                                   # then its process group is killed; default 60s
+on_error = "continue"                            # default fail
+units = ["shop*"]                                # globs; default all
+
+[[hooks.after_run]]
+command = ["/usr/local/bin/announce", "end"]
+```
+
+| When | What a failure means |
+|---|---|
+| `before_run` | nothing is touched, and the run is `failed` (`hook`) |
+| `after_run` | a warning of the run; its verdict stays |
+| `before_restore` | nothing is restored |
+| `after_restore` | a warning |
+
+With `on_error = "continue"` the first and the third are only a warning. Each list is carried out in
+its order, with the run lock held. What runs after runs once what runs before has begun, also if
+that failed, and if the run failed or was cancelled; not if kopiwatch itself was killed, and not if
+the run could not even begin (repository away, labels not usable). For what must always be undone
+use a hook of a member.
+
+A program gets `PATH`, `HOME`, `LANG`, `LC_ALL`, `TZ`, and nothing else of kopiwatch's environment:
+no secret. It is told, as far as it is known: `KOPIWATCH_HOOK`, `KOPIWATCH_UNIT`, `KOPIWATCH_RUN`,
+`KOPIWATCH_HOST`, `KOPIWATCH_INSTANCE`, `KOPIWATCH_REPOSITORY` (without secrets); after a run
+`KOPIWATCH_VERDICT`, `KOPIWATCH_REASON`, `KOPIWATCH_MESSAGE`, `KOPIWATCH_PHASE` (in which it
+failed), `KOPIWATCH_WINDOW_SECONDS` and `KOPIWATCH_SNAPSHOT`; for a restore `KOPIWATCH_TARGET`, and
+after it `KOPIWATCH_VERDICT` and `KOPIWATCH_REASON`. Exit code, time and the last 8 KiB of output
+stand in `kopiwatch history RUN`, with kopiwatch's own secrets masked.
+
+The file must be executable and belong to root or to kopiwatch's user, and neither it nor a folder
+above it may be writable for others; a link is followed, and both ends count. What is not so is an
+error of the configuration, and is looked at again before each run.
 """
 
 

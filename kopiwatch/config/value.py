@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from kopiwatch.config.hook import HostHooks
+
 Access = Literal["auto", "worker", "namespace"]
 ACCESSES: tuple[Access, ...] = ("auto", "worker", "namespace")
 LogFormat = Literal["text", "json"]
@@ -69,6 +71,7 @@ class Config(msgspec.Struct, frozen=True):
     ``recipe_paths`` are folders of Docker's host that recipes may be read from besides.
     ``retention`` holds, by name (``latest``), the numbers that were given for units that say
     nothing: the text, and where it stands.
+    ``hooks`` are the programs that run where we run, by when they do.
     ``listen`` None means the usual place: all addresses in a container, loopback on a host.
     ``metrics_user`` with ``metrics_password``, or ``metrics_token``, are asked for by the exporter
     where they are set; ``tls_cert`` and ``tls_key`` (PEM) are set both or not at all.
@@ -102,6 +105,7 @@ class Config(msgspec.Struct, frozen=True):
     log_level: LogLevel = "info"
     retention: dict[str, tuple[str, str]] = msgspec.field(default_factory=dict)
     profiles: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    hooks: HostHooks = msgspec.field(default_factory=dict)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

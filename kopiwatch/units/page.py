@@ -143,9 +143,9 @@ said.
 **A post hook always runs once its pre hook has begun**: if the pre hook fails or hangs, if the run
 fails or is cancelled, and, by the next command that changes something, if kopiwatch or the machine
 died in between (it is on disk before the pre hook begins). So it may run twice, and it may run
-after a pre hook that did only half of its work: it should not mind. One that failed is not tried
-again; while its container does not start, or Docker does not answer, it stays owed. A post hook
-without a pre hook runs whenever the run came as far as the downtime.
+after a pre hook that did half of its work, or was just about to begin: it should not mind. One that
+failed is not tried again; while its container does not start, or Docker does not answer, it stays
+owed. A post hook without a pre hook runs whenever the run came as far as the downtime.
 
 **When one fails** (an exit code other than 0, no such program, not ended in time): with a pre hook
 nobody is stopped, and the run is `failed` (`hook`); with a post hook the run is `partial` (`hook`).

@@ -11,11 +11,13 @@ from kopiwatch.wiring.changing import (
 )
 from kopiwatch.wiring.configuration import checked_configuration, configuration
 from kopiwatch.wiring.docker import Docker, choose, docker, engine, look, require_units, units_of
+from kopiwatch.wiring.hooks import Restored, restore_hooks
 from kopiwatch.wiring.house import house
 from kopiwatch.wiring.repository import reading, repository_of
 
 __all__ = [
     "Docker",
+    "Restored",
     "access_of",
     "changing",
     "check_access",
@@ -32,6 +34,7 @@ __all__ = [
     "repository_folder",
     "repository_of",
     "require_units",
+    "restore_hooks",
     "settle",
     "unfinished",
     "units_of",

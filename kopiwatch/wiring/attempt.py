@@ -8,6 +8,7 @@ from typing import Protocol
 import anyio
 import msgspec
 
+from kopiwatch.backup.host_run import execute
 from kopiwatch.backup.house import House
 from kopiwatch.backup.result import AFTER_WINDOW, IN_WINDOW, RunResult, Verdict
 from kopiwatch.backup.run import Run
@@ -99,7 +100,7 @@ class Attempt:
         rate = await upload_rate(self.config.state_dir, unit.name)
         self._run = Run(self.house, unit, rows, self.identity, rate=rate)
         await recorder.begin(self.identity, self.order, self.house.clock.now())
-        result = await self._run.execute()
+        result = await execute(self._run)
         if result.before_window and not result.hooks and result.reason in DOCKER_AWAY:
             # Not the unit's fault, and nothing was touched: as if it had not begun.
             return msgspec.structs.replace(result, verdict="skipped")

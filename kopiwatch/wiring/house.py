@@ -21,6 +21,7 @@ from kopiwatch.kopia.space import require_space
 from kopiwatch.wiring.access import access_of, repository_folder
 from kopiwatch.wiring.changing import settle
 from kopiwatch.wiring.docker import Docker
+from kopiwatch.wiring.hooks import host_side
 from kopiwatch.wiring.repository import repository_of
 
 
@@ -73,4 +74,5 @@ async def house(
         identity=identity,
         stage_paths=config.stage_paths,
         recipe=RecipeRules(config.recipe_secrets, config.recipe_paths),
+        host_side=host_side(config, repository.host),
     )

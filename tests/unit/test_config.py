@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kopiwatch.config import Config, Secret, load, nearest
+from kopiwatch.config import Config, HostHook, Secret, fault_of_own_program, load, nearest
 from kopiwatch.config.page import render
 from kopiwatch.config.setting import RETENTION_NUMBERS, SETTINGS
 from kopiwatch.errors import ConfigError
@@ -346,3 +347,129 @@ def test_nearest_ignores_case_and_gives_up_on_strangers():
     assert nearest("Repositry", ["repository", "password"]) == "repository"
     assert nearest("zzz", ["repository"]) == ""
     assert nearest("x" * 100_000, ["repository"]) == ""
+
+
+HOOKS = """
+[[hooks.before_run]]
+command = ["/opt/begin", "--now"]
+timeout = "2m"
+on_error = "continue"
+units = ["shop*"]
+
+[[hooks.before_run]]
+command = ["/opt/second"]
+
+[[hooks.after_restore]]
+command = ["/opt/end"]
+"""
+
+
+def hooks(text: str, fault: str = ""):
+    """The configuration whose file holds this; every program has that fault."""
+    return load({"KOPIWATCH_CONFIG": "/etc/kw.toml"}, read=lambda _: text, vet=lambda _: fault)
+
+
+def test_hooks_of_the_host_are_read_in_their_order():
+    """With what they may take, what their failure means, and for which units they are."""
+    found = hooks(HOOKS).hooks
+    assert found == {
+        "before_run": (
+            HostHook(("/opt/begin", "--now"), timedelta(minutes=2), "continue", ("shop*",)),
+            HostHook(("/opt/second",)),
+        ),
+        "after_restore": (HostHook(("/opt/end",)),),
+    }
+    assert [h.fits("shop2") for h in found["before_run"]] == [True, True]
+    assert [h.fits("blog") for h in found["before_run"]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hooks = 1", "hooks is not a table"),
+        ("[hooks]\nbefore_rum = []", "hooks.before_rum is not a setting; did you mean"),
+        ("[hooks]\nbefore_run = ['/x']", "hooks.before_run is not a list of tables"),
+        ("[[hooks.before_run]]", "hooks.before_run[1] has no command"),
+        ("[[hooks.before_run]]\ncommand = '/x'", "[1].command is not an array of words"),
+        ("[[hooks.before_run]]\ncommand = []", "[1].command is not an array of words"),
+        ("[[hooks.before_run]]\ncommand = ['/x', 1]", "[1].command is not an array of words"),
+        (
+            "[[hooks.before_run]]\ncomand = ['/x']",
+            "[1].comand is not a setting; did you mean command",
+        ),
+        ("[[hooks.before_run]]\ncommand = ['/x']\ntimeout = 5", "[1].timeout is not a text"),
+        ("[[hooks.before_run]]\ncommand = ['/x']\ntimeout = '5'", "say the unit: 5s"),
+        (
+            "[[hooks.before_run]]\ncommand = ['/x']\non_error = 'stop'",
+            "is not one of fail, continue",
+        ),
+        ("[[hooks.after_run]]\ncommand = ['/x']\non_error = 'fail'", "[1].on_error means nothing"),
+        ("[[hooks.after_run]]\ncommand = ['/x']\nunits = 'shop'", "[1].units is not an array"),
+        ("[[hooks.after_run]]\ncommand = ['/x']\nunits = []", "[1].units is not an array"),
+    ],
+)
+def test_hook_of_the_host_that_is_not_understood_is_a_problem(text, words):
+    """Told with its key, and what would be right."""
+    with pytest.raises(ConfigError) as caught:
+        hooks(text)
+    assert words in caught.value.message
+    assert "/etc/kw.toml: hooks" in caught.value.message
+
+
+def test_program_of_a_hook_is_looked_at():
+    """What is wrong with it is a problem of the configuration; all are told at once."""
+    with pytest.raises(ConfigError) as caught:
+        hooks(HOOKS, fault="is a fault")
+    assert caught.value.message.count("is a fault") == 3
+    assert "hooks.before_run[2].command is a fault" in caught.value.message
+
+
+def test_program_that_others_may_change_is_refused(tmp_path):
+    """It, the folder of it, a folder above, the end of a link; /tmp further up is none of those."""
+    folder = tmp_path / "bin"
+    folder.mkdir(mode=0o755)
+    program = folder / "tool"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    link = tmp_path / "link"
+    link.symlink_to(program)
+    assert fault_of_own_program(program) == ""
+    assert fault_of_own_program(link) == ""
+    for place, mode, back in (
+        (program, 0o775, 0o755),
+        (folder, 0o757, 0o755),
+        (tmp_path, 0o777, 0o700),
+    ):
+        place.chmod(mode)
+        assert f"others may write {place}" in fault_of_own_program(program)
+        assert f"others may write {place}" in fault_of_own_program(link)
+        place.chmod(back)
+    folder.chmod(0o1777)
+    assert "others may write" in fault_of_own_program(program)
+    folder.chmod(0o755)
+    tmp_path.chmod(0o1777)
+    assert fault_of_own_program(program) == ""
+    tmp_path.chmod(0o700)
+    program.chmod(0o644)
+    assert "not executable" in fault_of_own_program(program)
+    assert "not a file" in fault_of_own_program(folder)
+    assert "does not exist" in fault_of_own_program(folder / "none")
+    assert "not an absolute path" in fault_of_own_program(Path("tool"))
+
+
+def test_program_of_somebody_else_is_refused(tmp_path, monkeypatch):
+    """Neither root's nor ours."""
+    program = tmp_path / "tool"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    real = Path.stat
+
+    def given_away(self, **more):
+        found = real(self, **more)
+        if self.name != "tool":
+            return found
+        return os.stat_result((*found[:4], 4711, *found[5:10]))
+
+    monkeypatch.setattr(Path, "stat", given_away)
+    assert "belongs to uid 4711" in fault_of_own_program(program)
+    assert fault_of_own_program(program, uid=4711) == ""

@@ -26,7 +26,8 @@ class MemberSpec:
     """One container as it is before anything happens.
 
     ``health``: none, good, sick (it was healthy and will not be again after a start), or bad (it
-    is unhealthy). ``loops``: it crashes again and again, and Docker restarts it.
+    is unhealthy). ``loops``: it crashes again and again, and Docker restarts it. ``hooks``: it has
+    a pre hook and a post hook.
     """
 
     name: str
@@ -38,6 +39,7 @@ class MemberSpec:
     needs: str = ""
     loops: bool = False
     mode: str = "stop"
+    hooks: bool = False
 
 
 @dataclass
@@ -245,6 +247,21 @@ class Oracle:
             now = "gone" if row is None else "running" if row.running else "down"
             if slot.expect not in ("any", now):
                 self.wrong.append(f"P1: {slot.spec.name} should be {slot.expect} and is {now}")
+
+    def check_hooks(self) -> None:
+        """When all is over: a post hook has run after each pre hook that began.
+
+        Who was cut off as the pre hook was about to begin cannot know whether it did.
+        """
+        ran: dict[tuple[str, str], list[str]] = {}
+        for each in self.world.engine.execs:
+            if hook := each.env.get("KOPIWATCH_HOOK"):
+                ran.setdefault((each.container, each.env["KOPIWATCH_RUN"]), []).append(hook)
+        for (name, run), hooks in ran.items():
+            result = self.results.get(run)
+            good = result is not None and result.verdict == "success"
+            if hooks.count("pre") > 1 or hooks[-1] != "post" or (good and len(hooks) != 2):
+                self.wrong.append(f"hooks of {name} in {run}: {hooks}")
 
     def check_left_over(self) -> None:
         """Nothing of ours is left when all is over."""

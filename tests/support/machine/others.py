@@ -29,6 +29,8 @@ class Others:
             "kopi.start-timeout": "5s",
             **({"kopi.mode": spec.mode} if spec.mode != "stop" else {}),
         }
+        if spec.hooks:
+            labels |= {f"kopi.hook.{kind}.command": kind for kind in ("pre", "post")}
         if spec.unit == "shop":
             labels |= {
                 "com.docker.compose.project": spec.unit,

@@ -317,6 +317,7 @@ class World:
             self.process("settle")
         self.time.advance(self.time.passed + 7200.0)
         self.oracle.check_members()
+        self.oracle.check_hooks()
         self.oracle.check_left_over()
         self.oracle.check_points()
 

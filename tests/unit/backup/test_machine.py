@@ -121,3 +121,34 @@ def test_member_that_was_down_and_ran_during_the_read_makes_it_partial():
         doing = Happening(Moment("read", 1), "start-and-stop", 0)
         world.process("shop", Trouble(happenings=(doing,)))
         assert world.oracle.results["r1"].reason == "interference"
+
+
+HOOKED = (
+    MemberSpec("db", hooks=True, health="good"),
+    MemberSpec("app", needs="db:service_started:false", stop_seconds=3.0, hooks=True),
+)
+AROUND_HOOKS = ("ready", "hooks-pre", "stop", "read", "start", "health", "hooks-post", "flush")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("phase", AROUND_HOOKS)
+def test_post_hook_follows_wherever_the_run_dies_or_is_told_to_leave(phase):
+    """At any await of any phase around them: once the pre hook began, the post hook runs."""
+    for turn in range(0, 60, 2):
+        for end in (
+            {"death": Death(Moment(phase, turn), 0.0)},
+            {"signal": Moment(phase, turn + 1)},
+        ):
+            with world_of(*HOOKED) as world:
+                world.process("shop", Trouble(**end))
+                if not world.fired:
+                    assert world.oracle.results["r1"].verdict == "success"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("turn", range(0, 40, 2))
+def test_post_hook_follows_although_the_replay_dies_too(turn):
+    """What it has not done by then is done by the next one."""
+    with world_of(*HOOKED) as world:
+        world.process("shop", Trouble(death=Death(Moment("read", 2), 0.0)))
+        world.process("replay", Trouble(death=Death(Moment("replay", turn), 0.0)))
