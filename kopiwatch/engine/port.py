@@ -263,8 +263,8 @@ class Engine(Protocol):
         ``out`` is awaited before more is read: a slow reader slows the command down, and nothing
         piles up. What it raises (errors of ours only) ends this call. ``stdin`` is written to the
         command's standard input, which then stays open. Raises StillRunning when the command has
-        not ended by ``timeout``, EngineError when the connection to it was cut; the command itself may go
-        on then, as it does when this is cancelled.
+        not ended by ``timeout``, EngineError when the connection to it was cut; the command itself
+        may go on then, as it does when this is cancelled.
         """
 
     def worker(self, spec: WorkerSpec) -> AbstractAsyncContextManager[Channel]:
