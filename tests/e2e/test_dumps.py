@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import docker
-from support.site import IDLE, wait_until
+from support.disk import small_disk
+from support.site import IDLE, make_site, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -215,6 +217,31 @@ def test_collapsed_dump_is_refused_until_it_is_accepted(local):
     assert local.points() == ["complete", "bad"]
     local.site.ok("accept", "app", local.name)
     assert local.back_up()["verdict"] == "success"
+
+
+def test_dump_that_does_not_fit_is_ended_before_the_disk_is_full(scope, tmp_path):
+    """Room is left for the journal; where there is none to begin with, nothing is tried."""
+    with small_disk(tmp_path / "site/state", 160) as disk:
+        site = make_site(tmp_path / "site", "namespace", scope)
+        database = Database(site, scope, tmp_path / "db")
+        database.start()
+        least = [disk.free]
+        database.write(f"head -c 150000000 /dev/zero; {END}")
+        running = site.start("backup", "app", "--json")
+        while running.poll() is None:
+            least.append(disk.free)
+            time.sleep(0.01)
+        (run,) = json.loads(running.communicate()[0])["runs"]
+        assert (run["verdict"], run["reason"]) == ("failed", "dump-space")
+        assert "KOPIWATCH_STATE_DIR" in run["hint"]
+        assert min(least) > 60 * 2**20
+        assert database.untouched(database.started)
+        disk.fill(leave=60 * 2**20)
+        run = database.back_up()
+        assert (run["reason"], run["phases"][-2]["phase"]) == ("dump-space", "check")
+        disk.empty()
+        database.write(GOOD)
+        assert database.back_up()["verdict"] == "success"
 
 
 def test_password_of_the_sidecar_comes_by_standard_input(local, tmp_path):

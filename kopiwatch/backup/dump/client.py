@@ -144,11 +144,7 @@ CLIENTS: dict[DumpEngine, Client] = {
         mark.postgres,
         "SQL of pg_dump, or of pg_dumpall with all databases and roles",
         'psql --no-psqlrc --username="${USER}" --dbname="${DATABASE:-postgres}"',
-        starting=(
-            "the database system is starting up",
-            "could not connect",
-            "connection to server",
-        ),
+        starting=("the database system is starting up", "Is the server running"),
     ),
     "mysql": Client(
         "first mysqldump mariadb-dump\n" + _MYSQL,
