@@ -166,12 +166,17 @@ def worker_plan(
     run: str,
     instance: str,
     recipe: str,
+    dumps: str = "",
     besides: tuple[Beside, ...] = (),
     extra: Extra = NO_EXTRA,
 ) -> WorkerPlan:
-    """The tree that the worker of this run has in front of it."""
+    """The tree that the worker of this run has in front of it.
+
+    ``dumps`` is our own folder with all dumps of the unit, empty where there are none.
+    """
     entries = [TreeEntry(RECIPE, "path", recipe, own=True)]
-    entries += [_entry(source) for source in unit.sources]
+    entries += [TreeEntry("dumps", "path", dumps, own=True)] if dumps else []
+    entries += [_entry(source) for source in unit.sources if source.kind != "dump"]
     root = tree_path(unit.name, instance)
     return WorkerPlan(
         run,

@@ -15,6 +15,7 @@ from kopiwatch.backup.compose.collect import Collector, Look, ProjectFiles, Rule
 from kopiwatch.backup.compose.project import Project
 from kopiwatch.backup.docker_files import HOSTS as DOCKER_HOSTS
 from kopiwatch.backup.docker_files import DockerConfiguration, collect_docker
+from kopiwatch.backup.dump.record import DumpRecord, records
 from kopiwatch.backup.kept import complaints, store
 from kopiwatch.backup.plausible import Terms
 from kopiwatch.backup.redact import redact_json
@@ -52,7 +53,8 @@ class Recipe(msgspec.Struct, frozen=True):
     made from, ``compose`` the projects with the copies of their files (all empty at scope
     ``minimal``); ``docker`` is the daemon's own configuration (scope ``full`` only). Secrets are
     kept, because the repository is encrypted; a ``redacted`` recipe cannot recreate anything.
-    ``plausibility`` is what the sources were held to.
+    ``plausibility`` is what the sources were held to, ``dumps`` how each dump was made and is fed
+    back.
     """
 
     format: int
@@ -68,6 +70,7 @@ class Recipe(msgspec.Struct, frozen=True):
     coverage: tuple[Coverage, ...]
     warnings: tuple[str, ...] = ()
     plausibility: Terms = Terms()
+    dumps: tuple[DumpRecord, ...] = ()
     containers: tuple[msgspec.Raw, ...] = ()
     volumes: tuple[msgspec.Raw, ...] = ()
     networks: tuple[msgspec.Raw, ...] = ()
@@ -121,6 +124,7 @@ async def write_recipe(
         warnings=warnings,
         plausibility=plausibility,
         redacted=redact,
+        dumps=records(unit),
     )
     if unit.settings.scope != "minimal":
         recipe = msgspec.structs.replace(

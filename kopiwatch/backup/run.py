@@ -13,6 +13,7 @@ from kopiwatch.backup import survey
 from kopiwatch.backup.access import WorkerPlan
 from kopiwatch.backup.answer import failure, manifest
 from kopiwatch.backup.course import Course
+from kopiwatch.backup.dump.phase import Dumps
 from kopiwatch.backup.earlier import held_against, last_good
 from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
 from kopiwatch.backup.hooking import MemberHooks
@@ -35,7 +36,7 @@ from kopiwatch.kopia.record import Snapshot
 from kopiwatch.kopia.tree import RECIPE, parts
 from kopiwatch.task import together
 from kopiwatch.units.container import Container
-from kopiwatch.units.group import hot_path
+from kopiwatch.units.group import hot_path, tree_path
 from kopiwatch.units.unit import Unit
 from kopiwatch.words import counted
 
@@ -72,6 +73,7 @@ class Run:
         self.course = Course(house, unit.name, run, self._source)
         self.window = Window(self.course, unit, HoldPlan(), paths=())
         self.hooks = MemberHooks(self.course, unit)
+        self.dumps = Dumps(self.course, unit)
         self.result: RunResult | None = None
         self.sources: tuple[SourceResult, ...] = ()
         self.snapshot: Snapshot | None = None
@@ -96,6 +98,7 @@ class Run:
             limit = self.house.run_timeout.total_seconds()
             with self.course.deadline(limit, "the run took longer than KOPIWATCH_RUN_TIMEOUT"):
                 wanted, trusted = await self._check()
+                await self.dumps.take()
                 async with (
                     staged(self.house, wanted, self.left_behind) as plan,
                     self.house.access.open(plan) as session,
@@ -124,6 +127,9 @@ class Run:
                     )
                 )
             raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.dumps.clear()
         try:
             if verdict == "success":
                 await self._keep()
@@ -179,8 +185,10 @@ class Run:
             earlier = await house.repository.snapshots(self._source)
             self.last_good = last_good(earlier)
             hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
-            paths = tuple(f"{self._root}/{source.path}" for source in unit.sources)
+            # Dumps are at rest in a folder of our own: nobody writes to them in the window.
+            paths = tuple(f"{self._root}/{s.path}" for s in unit.sources if s.kind != "dump")
             self.window = Window(self.course, unit, hold, paths=paths)
+            await self.dumps.prepare(hold.inspected, self.last_good)
             folder = await self.recipe.begin(
                 self.run,
                 self.began,
@@ -218,6 +226,7 @@ class Run:
             run=self.run,
             instance=instance,
             recipe=str(recipe),
+            dumps=self.dumps.mount,
             besides=self.recipe.besides,
             extra=extra,
         )
@@ -235,7 +244,7 @@ class Run:
 
     @property
     def _root(self) -> str:
-        return self._plan(Path("/")).root
+        return tree_path(self.unit.name, self.house.instance)
 
     @property
     def _source(self) -> str:

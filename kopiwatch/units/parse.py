@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from kopiwatch.units.container import Container
+from kopiwatch.units.dump import faults, read_settings
 from kopiwatch.units.hook import hooks_of, without_command
 from kopiwatch.units.label import (
     ENABLE,
@@ -146,6 +147,7 @@ class _Reading:
         self.apply(own, in_profile=False)
         self.refuse_unsupported()
         self.refuse_lost_hooks(own)
+        self.refuse_unfitting_dump(own)
         unit = self.given.get("kopi.unit")
         instance = self.given.get("kopi.instance")
         misnamed = own.texts.get("kopi.unit", "") if unit is None else ""
@@ -223,6 +225,13 @@ class _Reading:
                 reason = "says how a hook runs, and there is no command to run"
                 self.complain(name, own.texts[name], reason, f"add {missing}, or remove it")
 
+    def refuse_unfitting_dump(self, own: Layer) -> None:
+        """Labels of a dump that contradict each other, or lack one that they need."""
+        values = {name: given.value for name, given in self.given.items()}
+        own_names = [name for name in own.texts if name in values]
+        for name, reason, suggestion in faults(values, own_names):
+            self.complain(name, self.given[name].text, reason, suggestion)
+
     def settings(self) -> MemberSettings:
         """The values of level ``member``; defaults for the rest."""
         fields: dict[str, Any] = {}
@@ -230,8 +239,8 @@ class _Reading:
             row = find(name)
             if row is not None and row.level == "member" and row.field and "." not in row.field:
                 fields[row.field] = given.value
-        hooks = hooks_of({name: given.value for name, given in self.given.items()})
-        return MemberSettings(hooks=hooks, **fields)
+        values = {name: given.value for name, given in self.given.items()}
+        return MemberSettings(hooks=hooks_of(values), dump=read_settings(values), **fields)
 
     def unit_wide(self) -> dict[str, Given]:
         """The values of level ``unit``."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from kopiwatch.units.dump import DumpSettings
 from kopiwatch.units.hook import Hooks
 from kopiwatch.units.retention import Retention
 from kopiwatch.units.schedule import DEFAULT, Schedule
@@ -23,7 +24,8 @@ class MemberSettings(msgspec.Struct, frozen=True):
     ``include`` and ``exclude`` hold volume names or mount destinations, globs allowed; an empty
     ``include`` means all volumes. ``binds`` holds destinations or globs; ``("*",)`` means all of
     them, ``()`` none. ``after`` names members (service or container) that start before this one.
-    ``hooks`` run in the member before the window and after it.
+    ``hooks`` run in the member before the window and after it; ``dump`` is the dump of the
+    database in it, None without one.
     """
 
     mode: Mode = "stop"
@@ -34,6 +36,7 @@ class MemberSettings(msgspec.Struct, frozen=True):
     exclude: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
     hooks: Hooks = Hooks()
+    dump: DumpSettings | None = None
 
 
 class UnitSettings(msgspec.Struct, frozen=True):
