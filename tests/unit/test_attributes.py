@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kopiwatch.attributes import (
@@ -45,16 +46,22 @@ xattrs = st.builds(
     paths,
     st.lists(st.tuples(names, st.binary(max_size=40)), min_size=1, max_size=3).map(tuple),
 )
+
+
+def few(strategy):
+    return st.lists(strategy, max_size=3).map(tuple)
+
+
 attributes = st.builds(
     Attributes,
     st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
-    folders=st.lists(st.builds(Time, paths, times)).map(tuple),
-    symlinks=st.lists(st.builds(Time, paths, times)).map(tuple),
-    names=st.lists(paths).map(tuple),
-    nodes=st.lists(nodes).map(tuple),
-    links=st.lists(st.builds(HardLinks, st.lists(paths).map(tuple), numbers)).map(tuple),
-    xattrs=st.lists(xattrs).map(tuple),
-    unread=st.lists(st.builds(Unread, paths, st.just("xattrs"), st.text(max_size=9))).map(tuple),
+    folders=few(st.builds(Time, paths, times)),
+    symlinks=few(st.builds(Time, paths, times)),
+    names=few(paths),
+    nodes=few(nodes),
+    links=few(st.builds(HardLinks, few(paths), numbers)),
+    xattrs=few(xattrs),
+    unread=few(st.builds(Unread, paths, st.just("xattrs"), st.text(max_size=9))),
 )
 
 
@@ -95,6 +102,7 @@ def test_list_reads_as_it_was_written(folder, what):
     assert read(written(folder, twice)) == twice
 
 
+@settings(max_examples=40)
 @given(what=attributes, place=st.floats(0, 1), byte=st.integers(1, 255))
 def test_list_with_a_changed_byte_is_refused(folder, what, place, byte):
     """One byte is enough, wherever it is."""
@@ -104,6 +112,7 @@ def test_list_with_a_changed_byte_is_refused(folder, what, place, byte):
         read(bytes(content))
 
 
+@settings(max_examples=40)
 @given(what=attributes, place=st.floats(0, 1, exclude_max=True))
 def test_list_that_is_cut_off_is_refused(folder, what, place):
     """At any place; an empty file is no empty list."""
@@ -172,3 +181,15 @@ def test_raw_names_stand_in_base64():
     """So that any JSON reader takes the file."""
     assert text(b"caf\xe9") == {"base64": base64.b64encode(b"caf\xe9").decode()}
     assert text("café".encode()) == "café"
+
+
+def test_example_of_the_documentation_is_what_we_read():
+    """Whoever follows the page reads and writes the same."""
+    page = (Path(__file__).parents[2] / "docs" / "attributes.md").read_text()
+    listed = read(page.split("```\n")[1].encode())
+    assert listed.source == "volumes/shop_data"
+    assert listed.names == (b"caf\xe9",)
+    assert {entry.path for entry in listed.xattrs} == {b"bin/ping", b"bin/ping6"}
+    assert len({entry.of for entry in listed.xattrs}) == 1
+    assert [node.kind for node in listed.nodes] == ["fifo", "character"]
+    assert len(listed.unread) == len(listed.links) == 1
