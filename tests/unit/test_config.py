@@ -346,3 +346,10 @@ def test_nearest_ignores_case_and_gives_up_on_strangers():
     assert nearest("Repositry", ["repository", "password"]) == "repository"
     assert nearest("zzz", ["repository"]) == ""
     assert nearest("x" * 100_000, ["repository"]) == ""
+
+
+def test_stage_paths_are_a_list_of_absolute_paths():
+    """Blanks do not count; one that is not absolute is named."""
+    given = configured(STAGE_PATHS="/ssd/stage, /data ,")
+    assert given.stage_paths == (Path("/ssd/stage"), Path("/data"))
+    assert "'data', which is not an absolute path" in complaint(STAGE_PATHS="/ssd,data")
