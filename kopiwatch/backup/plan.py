@@ -204,6 +204,15 @@ def parents_trusted(snapshots: Iterable[Snapshot], reading: Reading) -> bool:
     must be ours, a success, and read while its members were stopped or frozen (and their pages
     written back): a file that a program writes through mmap can change without its times changing
     (measured: stale in 13 of 14 runs). A ``live`` read is no better than such a parent.
+
+    What makes a parent good is that any write after it is a new fault, which moves the file's time:
+    nobody had it mapped (``stop``), or its pages were clean and write-protected (``pause``, by
+    syncfs). The strategy changes nothing of that. A clone is made of files that nobody has mapped,
+    or that FICLONE has flushed and write-protected just then or, where they have not changed since,
+    in the first pass; their times were taken before. A copy in a freeze writes nothing back, so
+    the run syncs what it copies. A hot pass is another source and nobody's parent. So the tag says
+    how members were held, and not by which strategy; a cloned ``live`` read stays untrusted, for
+    only some of its files may have been cloned.
     """
     newest = max(snapshots, key=lambda snapshot: snapshot.start_time, default=None)
     if newest is None:

@@ -325,7 +325,9 @@ class FakeEngine(FakeHost):
             if name not in self.volumes:
                 return
             if STAGE_LABEL not in self.volumes[name].labels:
-                raise EngineError(f"cannot remove the volume {name}: it is not a stage")
+                raise EngineError(
+                    f"cannot remove the volume {name}: it is not a stage of kopiwatch"
+                )
             workers = [each.spec for each in self.running_workers]
             if any(mount.source == name for spec in workers for mount in spec.mounts):
                 raise EngineError(f"cannot remove the volume {name}: it is in use")

@@ -237,6 +237,34 @@ async def test_volume_has_driver_and_definition(world: World):
     assert world.full("data").encode() in found.definition
 
 
+async def test_stage_is_made_listed_and_removed(world: World):
+    """One that carries our labels is taken as it is; the removal of what is gone is good."""
+    name, state = world.full("stage"), world.full("state")
+    labels = {"kopi.stage": "shop", "kopi.state": state}
+    try:
+        for _ in range(2):
+            made = await world.engine.create_stage(name, labels)
+            assert (made.name, made.driver, made.labels) == (name, "local", labels)
+            assert made.mountpoint
+        assert await world.engine.stages(state) == (name,)
+        assert await world.engine.stages("another") == ()
+    finally:
+        await world.engine.remove_stage(name)
+    assert not world.has_volume(name)
+    await world.engine.remove_stage(name)
+
+
+async def test_volume_of_somebody_is_no_stage(world: World):
+    """Neither taken for one nor removed."""
+    world.run("db", volume="data")
+    name = world.full("data")
+    with pytest.raises(EngineError, match="not ours"):
+        await world.engine.create_stage(name, {"kopi.stage": "shop", "kopi.state": "s"})
+    with pytest.raises(EngineError, match="not a stage"):
+        await world.engine.remove_stage(name)
+    assert world.has_volume(name)
+
+
 async def test_image_is_found_by_name_and_id_or_is_missing(world: World):
     reference = world.spec().image
     identity = await world.engine.image_id(reference)

@@ -11,117 +11,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support import docker
-from support.site import Site, make_site, wait_until, worker_image
+from support.mapped import Mapped, cells, mapped_on, try_cell
+from support.site import make_site, worker_image
 
 pytestmark = pytest.mark.timeout(180)
-
-PROGRAM = """
-import mmap, os, signal, time
-path = "/data/page"
-if not os.path.exists(path):
-    with open(path, "wb") as file:
-        file.write(b"00000000" + b"-" * 4088)
-file = open(path, "r+b")
-page = mmap.mmap(file.fileno(), 4096)
-count = int(page[0:8])
-def more(signal_number, _):
-    global count, busy
-    busy = signal_number == signal.SIGUSR1
-    count += 1
-    page[0:8] = b"%08d" % count
-    with open("/control/new", "wb") as said:
-        said.write(b"%08d" % count)
-    os.rename("/control/new", "/control/said")
-signal.signal(signal.SIGUSR1, more)
-signal.signal(signal.SIGUSR2, more)
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-more(signal.SIGUSR1, None)
-while True:
-    time.sleep(0.005)
-    if busy:
-        page[0:8] = b"%08d" % count
-"""
-"""Writes one page through a mapping.
-
-The number in it grows when the program starts, and at SIGUSR1; then it is written again and again,
-so that the page is dirty whenever it is read. At SIGUSR2 it grows once more, which changes no time
-if the kernel has not written the page back meanwhile, and then it rests.
-"""
-
-
-class Mapped:
-    """A container that runs the program on a volume."""
-
-    def __init__(self, site: Site, scope: docker.Scope, folder: Path) -> None:
-        self.site = site
-        self.scope = scope
-        self.control = folder
-        self.container = ""
-
-    @property
-    def number(self) -> int:
-        """What it has written last."""
-        said = self.control / "said"
-        wait_until(said.exists, "it has written")
-        return int(said.read_bytes())
-
-    def start(self, mode: str) -> None:
-        """Start it in this mode; one that runs is recreated, its volume kept."""
-        before = 0
-        if self.container:
-            before = self.number
-            docker.call("rm", "--force", self.container)
-        labels = {
-            "kopi.enable": "true",
-            "kopi.unit": "mapped",
-            "kopi.instance": self.site.instance,
-            "kopi.mode": mode,
-        }
-        self.container = self.scope.run(
-            "mapped",
-            script=f"exec python3 -c '{PROGRAM}'",
-            labels=labels,
-            volumes=["data:/data", f"{self.control}:/control"],
-            options=("--entrypoint", ""),
-        )
-        wait_until(lambda: self.number > before, "it has started")
-
-    def write(self, number: str = "USR1") -> None:
-        """Let it write another number."""
-        before = self.number
-        docker.call("kill", "--signal", number, self.container)
-        wait_until(lambda: self.number > before, "it has written")
-
-    def write_after_freeze(self) -> None:
-        """Wait for the end of a freeze, and write at once."""
-        wanted = ("--filter", f"container={self.container}", "--filter", "event=unpause")
-        events = subprocess.Popen(["docker", "events", *wanted], stdout=subprocess.PIPE)
-        assert events.stdout is not None
-        with events:
-            try:
-                assert events.stdout.readline(), "Docker tells of no thaw"
-                self.write("USR2")
-            finally:
-                events.kill()
-
-    def stores_what_it_held(self, target: Path, *, frozen: bool = False) -> None:
-        """Back it up, restore that, and compare with what was written before and after."""
-        before = self.number
-        with ThreadPoolExecutor(1) as pool:
-            writing = pool.submit(self.write_after_freeze) if frozen else None
-            (run,) = self.site.json("backup", "mapped")["runs"]
-            if writing is not None:
-                writing.result()
-        assert (run["verdict"], run["message"]) == ("success", "")
-        self.site.ok("restore", "mapped", "--at", run["run"], "--to", str(target))
-        page = target / "volumes" / self.scope.full("data") / "page"
-        assert before <= int(page.read_bytes()[:8]) <= self.number
 
 
 @pytest.fixture(params=["ext4", "tmpfs"])
@@ -177,3 +75,14 @@ def test_quiet_run_after_a_live_one_reads_everything(mapped, tmp_path):
     mapped.write()
     mapped.start("stop")
     mapped.stores_what_it_held(tmp_path / "second")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("kind", "strategy", "modes"), list(cells()))
+def test_no_strategy_stores_what_is_stale(tmp_path, kind, strategy, modes):
+    """Each file system, strategy and mode; ``benchmarks/soak`` does the same for longer."""
+    with (
+        docker.scope(worker_image()) as scope,
+        mapped_on(kind, strategy, tmp_path, scope) as mapped,
+    ):
+        try_cell(mapped, strategy, modes, tmp_path, turns=3)

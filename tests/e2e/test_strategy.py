@@ -63,7 +63,8 @@ class Shop:
     def left(self) -> list[str]:
         """Files that are left in the operator's folder, and volumes of ours."""
         files = [str(p) for p in (self.disk / "stage").rglob("*") if p.is_file()]
-        return [*files, *docker.call("volume", "ls", "-q", "--filter", "label=kopi.stage").split()]
+        ours = f"name=kopiwatch-stage-{self.site.instance}-"
+        return [*files, *docker.call("volume", "ls", "-q", "--filter", ours).split()]
 
 
 @pytest.fixture
@@ -150,3 +151,45 @@ def test_kill_while_it_is_staged_leaves_nothing(shop):
     assert (again["verdict"], again["strategy"]) == ("success", "clone")
     assert docker.state(container) == "running"
     assert shop.left == []
+
+
+def test_volumes_are_staged_in_a_volume_of_ours(site, scope):
+    """Beside Docker's own, without any setting; a killed run's is removed by the next command."""
+    labels = {
+        "kopi.enable": "true",
+        "kopi.unit": "shop",
+        "kopi.instance": site.instance,
+        "kopi.strategy": "copy",
+        "kopi.stop-timeout": "10s",
+    }
+    patient = "trap 'sleep 2; exit 0' TERM; while :; do date +%s%N >> /data/log; sleep 0.05; done"
+    container = scope.run(
+        "shop", script=patient, labels=labels, volumes=["data:/data", "media:/media:ro"]
+    )
+    name = f"kopiwatch-stage-{site.instance}-shop"
+
+    def stages() -> list[str]:
+        return docker.call("volume", "ls", "-q", "--filter", f"name={name}").split()
+
+    run = site.start("backup", "shop")
+    wait_until(lambda: bool(stages()) or run.poll() is not None, "there is a stage", 60)
+    wait_until(lambda: "stopping" in stopping(site) or run.poll() is not None, "it stops", 60)
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    assert stages() == [name]
+    (again,) = site.json("backup", "shop")["runs"]
+    assert (again["verdict"], again["strategy"], again["warnings"]) == ("success", "copy", [])
+    assert {s["path"]: s["reason"] for s in again["sources"]} == {
+        "recipe": "",
+        f"volumes/{scope.full('data')}": "",
+        f"volumes/{scope.full('media')}": "",
+    }
+    assert docker.state(container) == "running"
+    assert stages() == []
+
+
+def stopping(site) -> str:
+    """``stopping`` once the journal names somebody who is held."""
+    journal = site.state / "journal" / "shop.json"
+    held = journal.exists() and b'"name"' in journal.read_bytes()
+    return "stopping" if held else ""

@@ -473,3 +473,10 @@ def test_program_of_somebody_else_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "stat", given_away)
     assert "belongs to uid 4711" in fault_of_own_program(program)
     assert fault_of_own_program(program, uid=4711) == ""
+
+
+def test_stage_paths_are_a_list_of_absolute_paths():
+    """Blanks do not count; one that is not absolute is named."""
+    given = configured(STAGE_PATHS="/ssd/stage, /data ,")
+    assert given.stage_paths == (Path("/ssd/stage"), Path("/data"))
+    assert "'data', which is not an absolute path" in complaint(STAGE_PATHS="/ssd,data")

@@ -260,6 +260,21 @@ def test_info_tells_whether_docker_is_rootless(options, rootless):
     assert (found.id, found.name, found.api_version, found.rootless) == ("X", "h", "1.41", rootless)
 
 
+@pytest.mark.parametrize(
+    ("status", "backing"),
+    [
+        ([["Backing Filesystem", "extfs"], ["Supports d_type", "true"]], "extfs"),
+        ([["driver-type", "io.containerd.snapshotter.v1"]], ""),
+        (None, ""),
+        ({"Backing Filesystem": "xfs"}, ""),
+    ],
+)
+def test_info_tells_the_file_system_below_docker(status, backing):
+    """Podman and the containerd store have other shapes: then nobody knows."""
+    body = json.dumps({"ID": "X", "DriverStatus": status}).encode()
+    assert decode.info(body, "1.41").backing == backing
+
+
 def test_exec_has_no_exit_code_while_it_runs():
     assert decode.exec_exit_code(b'{"Running": true, "ExitCode": 0}') is None
     assert decode.exec_exit_code(b'{"Running": false, "ExitCode": null}') is None

@@ -70,7 +70,15 @@ def test_accepted_point_is_complete_and_says_so():
 
 def test_points_leave_out_what_is_no_unit():
     """Hot passes, safety snapshots, other tools and other users are no restore points."""
-    paths = ("/mnt/.hot/shop", "/mnt/.safety/shop", "/home/me", "/mnt/shop/volumes", "/mnt/@i")
+    paths = (
+        "/mnt/.hot/shop",
+        "/mnt/.hot/@i/shop",
+        "/mnt/.stage/0/shop",
+        "/mnt/.safety/shop",
+        "/home/me",
+        "/mnt/shop/volumes",
+        "/mnt/@i",
+    )
     assert points([snapshot(1, path) for path in paths]) == ()
     assert points([snapshot(1, user="root")]) == ()
 
