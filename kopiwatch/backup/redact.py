@@ -20,7 +20,10 @@ _NOT_THE_SECRET = re.compile(r"(?:FILE|PATH|DIR)$", re.IGNORECASE)
 _ADDRESS = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s:/@'\"]*):[^\s/@'\"]+@")
 _PAIR = re.compile(r"(?P<name>-{0,2}[A-Za-z_][A-Za-z0-9_.-]*)=(?P<value>.*)", re.DOTALL)
 _LINE = re.compile(
-    r"^(?P<head>.*?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)=)(?P<value>[^\r\n]+)", re.MULTILINE
+    r"^([ \t]*(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)[ \t]*[=:][ \t]*)[^\s].*$", re.MULTILINE
+)
+_WORD = re.compile(
+    r"(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)=(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s\"',]+)"
 )
 _OPTION = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>[^,]+)")
 
@@ -58,12 +61,30 @@ def redact_json(document: bytes) -> bytes:
 
 
 def redact_lines(text: str) -> str:
-    """Configuration without the values of secret names, and without passwords in addresses."""
+    """Configuration without the values of secret names, and without passwords in addresses.
+
+    As JSON where it is that, else by lines (``name = value``) and words (``NAME=value``).
+    """
+    try:
+        document = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        pass
+    else:
+        bare = _redacted(document)
+        return text if bare == document else msgspec.json.encode(bare).decode()
 
     def line(found: re.Match[str]) -> str:
-        return found["head"] + MARK if is_secret(found["name"]) else found[0]
+        return found[1] + MARK if is_secret(found["name"]) else found[0]
 
-    return _without_passwords(_LINE.sub(line, text))
+    return _without_passwords(_redact_words(_LINE.sub(line, text)))
+
+
+def _redact_words(text: str) -> str:
+    def word(found: re.Match[str]) -> str:
+        value = MARK if is_secret(found["name"]) else _redact_words(found["value"])
+        return f"{found['name']}={value}"
+
+    return _WORD.sub(word, text)
 
 
 def _redact_env(text: str) -> str:

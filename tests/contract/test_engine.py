@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import anyio
+import msgspec
 import pytest
 from msgspec.structs import replace
 from support import docker, image
@@ -371,3 +372,27 @@ async def test_calls_are_quick(world: World):
         await world.engine.containers()
         await world.engine.inspect(db)
     assert time.monotonic() - began < 2
+
+
+async def test_image_tells_what_it_takes_to_get_it_again(world: World):
+    """By name and by id; an image that is not there is None, and nothing is pulled."""
+    identity = world.run("app")
+    seen = await world.engine.inspect(identity)
+    image_ = await world.engine.image(seen.image_id)
+    assert image_ is not None
+    assert image_.id == seen.image_id
+    assert await world.engine.image(seen.image) == image_
+    assert seen.image in image_.tags
+    assert (image_.os, bool(image_.architecture)) == ("linux", True)
+    assert image_.digests == ()
+    assert await world.engine.image("kopiwatch-test/absent:0") is None
+    assert await world.engine.image("sha256:" + "0" * 64) is None
+
+
+async def test_daemon_says_the_same_as_info(world: World):
+    words = await world.engine.daemon()
+    info = await world.engine.info()
+    assert msgspec.json.decode(words.info)["ID"] == info.id
+    version = msgspec.json.decode(words.version)
+    assert version["Version"] == info.version
+    assert version["ApiVersion"]

@@ -286,5 +286,7 @@ class Collector:
         self.copies[kept.stored] = content
 
     def _leave(self, task: Task, reason: str, text: str) -> None:
+        if (task.kind, task.required, reason) == ("env", False, "missing"):
+            return  # the .env that Compose looks for by itself: most projects have none
         left = LeftOut(task.kind, task.path, task.by, reason, text, task.required)
         self.left_out.setdefault((task.path, task.kind), left)

@@ -67,7 +67,7 @@ def _project(labels: dict[str, str]) -> Project | None:
     folder = labels.get(f"{LABEL}.working_dir", "")
     if not name or not usable(folder):
         return None
-    folder = posixpath.normpath(folder)
+    folder = "/" + posixpath.normpath(folder).lstrip("/")
     named = _list(labels.get(f"{LABEL}.config_files", ""))
     env_named = _list(labels.get(f"{LABEL}.environment_file", ""))
     paths = {text: absolute(text, folder) for text in (*named, *env_named)}
@@ -102,8 +102,8 @@ def absolute(text: str, base: str) -> str:
     strange = text in ("", "-") or text.startswith("~") or "\\" in text
     if strange or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|[^/]+@[^/]+:", text):
         return ""
-    path = posixpath.normpath(posixpath.join(base, text))
-    return "/" + path.lstrip("/") if usable(path) else ""
+    path = "/" + posixpath.normpath(posixpath.join(base, text)).lstrip("/")
+    return path if usable(path) and path != "/" else ""
 
 
 def may_be_project(folder: str, docker_root: str = "") -> bool:
@@ -115,7 +115,7 @@ def may_be_project(folder: str, docker_root: str = "") -> bool:
 def stored_path(project: Project, path: str) -> str:
     """Where a file of the host lies in the recipe, by its absolute path there."""
     if path != project.folder and inside(path, project.folder):
-        return f"{project.place}/{posixpath.relpath(path, project.folder)}"
+        return f"{project.place}/{path[len(project.folder.rstrip('/')) + 1 :]}"
     return f"compose/@absolute{path}"
 
 
