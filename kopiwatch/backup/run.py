@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from kopiwatch.backup.recipe import write_recipe
 from kopiwatch.backup.result import RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stopping import HoldPlan
+from kopiwatch.backup.turn import Turn
 from kopiwatch.backup.verdict import judge, judge_source, remarks
 from kopiwatch.backup.window import Window
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
@@ -42,13 +44,28 @@ SHARED_HINT = (
 
 
 class Run:
-    """One attempt to back up one unit. Call :meth:`execute` once, with the run lock held."""
+    """One attempt to back up one unit. Call :meth:`execute` once, with the run lock held.
 
-    def __init__(self, house: House, unit: Unit, rows: tuple[Container, ...], run: str) -> None:
+    ``turn`` is this run's among those of a batch; it is had when the run begins. ``listed`` are the
+    snapshots of the repository as listed since the run lock is held; without, they are asked for.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        unit: Unit,
+        rows: tuple[Container, ...],
+        run: str,
+        *,
+        turn: Turn | None = None,
+        listed: tuple[Snapshot, ...] | None = None,
+    ) -> None:
         self.house = house
         self.unit = unit
         self.rows = rows
         self.run = run
+        self.turn = turn or Turn()
+        self.listed = listed
         self.began = house.clock.now()
         self.course = Course(house, unit.name, run, self._source)
         self.window = Window(self.course, unit, HoldPlan(), paths=())
@@ -81,6 +98,7 @@ class Run:
                 ):
                     try:
                         await self._ready(kopia, plan, trusted=trusted)
+                        await self.turn.unwatched({m.id for m in self.window.hold.held})
                         await self.window.open(kopia, self._window_limit)
                         await self._flush(kopia)
                     finally:
@@ -141,7 +159,7 @@ class Run:
             await self._refuse_debts()
             await house.state.journals.reserve()
             await house.repository.check_policy(self._source)
-            earlier = await house.repository.snapshots(self._source)
+            earlier = await self._earlier()
             self.last_good = last_good(earlier)
             hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
             paths = tuple(f"{self._root}/{source.path}" for source in unit.sources)
@@ -166,6 +184,11 @@ class Run:
             volumes = await together([partial(house.engine.volume, name) for name in names])
             self.window.mountpoints = {v.name: v.mountpoint for v in volumes if v is not None}
         return plan, parents_trusted(earlier, hold.reading)
+
+    async def _earlier(self) -> tuple[Snapshot, ...]:
+        if self.listed is None:
+            return await self.house.repository.snapshots(self._source)
+        return tuple(each for each in self.listed if str(each.source) == self._source)
 
     async def _refuse_debts(self) -> None:
         """What an earlier run owes is on record; a run of ours would write over it."""
@@ -264,8 +287,14 @@ class Run:
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
             await self._confirm(snapshot)
             self.sources = await self._stored(snapshot)
-            await self.window.observe()
+            with self._watching():
+                await self.window.observe()
             return judge(snapshot, self.sources, self.window.members, self.window.disturbance.text)
+
+    def _watching(self) -> AbstractContextManager[None]:
+        """The next unit of a batch may have its turn while there is only looking to be done."""
+        held = {member.id for member in self.window.hold.held}
+        return self.turn.watching(held) if held else nullcontext()
 
     async def _confirm(self, snapshot: Snapshot) -> None:
         """The manifest that Kopia named is in the repository: its word alone is not enough."""
@@ -300,6 +329,7 @@ class Run:
                 self.unrecorded = error
                 return
             self.settled = True
+            await self.turn.take()
             try:
                 self.kept = await keep(
                     house.repository, self.stored, unit.name, unit.settings, house.clock.now()
@@ -314,6 +344,8 @@ class Run:
 
     async def _settle(self, reason: str) -> str:
         """Make the verdict durable; the new id of a manifest that was pinned as bad, or empty."""
+        if reason:
+            await self.turn.take()  # it takes Kopia to pin a manifest
         return await make_durable(
             self.house.repository,
             self.house.state.journals,

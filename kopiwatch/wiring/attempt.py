@@ -12,6 +12,7 @@ from kopiwatch.backup.house import House
 from kopiwatch.backup.result import AFTER_WINDOW, IN_WINDOW, RunResult, Verdict
 from kopiwatch.backup.run import Run
 from kopiwatch.backup.run_id import new_run_id
+from kopiwatch.backup.turn import Turn
 from kopiwatch.config import Config
 from kopiwatch.errors import (
     EngineRefused,
@@ -20,6 +21,7 @@ from kopiwatch.errors import (
     LabelError,
     UnknownUnit,
 )
+from kopiwatch.kopia.record import Snapshot
 from kopiwatch.report.board import Trigger
 from kopiwatch.wiring.docker import Docker, choose, look
 
@@ -48,11 +50,23 @@ class Recorder(Protocol):
 class Attempt:
     """One attempt. Call :meth:`execute` once, with the run lock held.
 
+    ``turn`` and ``listed`` are those of :class:`kopiwatch.backup.run.Run`.
     ``result`` is set as soon as there is one, also for a run that was cancelled. A unit that
     cannot be looked at, or is gone, is a result like any other.
     """
 
-    def __init__(self, config: Config, where: Docker, house: House, order: Order) -> None:
+    def __init__(
+        self,
+        config: Config,
+        where: Docker,
+        house: House,
+        order: Order,
+        *,
+        turn: Turn | None = None,
+        listed: tuple[Snapshot, ...] | None = None,
+    ) -> None:
+        self.turn = turn
+        self.listed = listed
         self.config = config
         self.where = where
         self.house = house
@@ -95,7 +109,7 @@ class Attempt:
         if not unit.valid:
             why = "; ".join(str(problem) for problem in unit.problems)
             return self._none("skipped", "labels", why, LabelError.exit_code)
-        self._run = Run(self.house, unit, rows, self.identity)
+        self._run = Run(self.house, unit, rows, self.identity, turn=self.turn, listed=self.listed)
         await recorder.begin(self.identity, self.order, self.house.clock.now())
         result = await self._run.execute()
         if result.before_window and result.reason in DOCKER_AWAY:
