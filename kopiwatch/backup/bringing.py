@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
 
+import anyio
+import msgspec
+
 from kopiwatch.backup.journal import Held, OwedHook
 from kopiwatch.backup.result import MemberResult
 from kopiwatch.clock import Clock
@@ -26,31 +29,59 @@ async def bring_back(
     """Start what we hold, in dependency order, each level side by side.
 
     Never raises an error of Docker's: a member that does not start is a result with state
-    ``failed``, and the others are started all the same.
+    ``failed``, and the others are started all the same. ``healthy`` is True for those that were
+    so before and had to be again for somebody else to be started.
     """
     members = tuple(held)
-    by_id = {member.id: member for member in members}
+    waits = _Waits(engine, members, clock)
     results: list[MemberResult] = []
     for level in sorted({member.level for member in members}):
         now = [member for member in members if member.level == level]
-        calls = [partial(_bring_one, engine, member, by_id, clock) for member in now]
+        calls = [partial(_bring_one, engine, member, waits, clock) for member in now]
         results += [
             MemberResult(member.name, "failed", detail=outcome.message)
             if isinstance(outcome, KopiwatchError)
             else outcome
             for member, outcome in zip(now, await outcomes(calls), strict=True)
         ]
-    return tuple(results)
+    healthy = {m.name for m in members if m.healthy_before and waits.known.get(m.id)}
+    return tuple(
+        msgspec.structs.replace(r, healthy=True)
+        if r.name in healthy and r.state in ("started", "ran-already")
+        else r
+        for r in results
+    )
 
 
-async def _bring_one(
-    engine: Engine, member: Held, by_id: dict[str, Held], clock: Clock
-) -> MemberResult:
+class _Waits:
+    """Waits for the health of members: once for each, however many others ask for it.
+
+    Every probe is a process in the container, and takes processor time from those that start.
+    """
+
+    def __init__(self, engine: Engine, members: Iterable[Held], clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._members = {member.id: member for member in members}
+        self._locks = {identity: anyio.Lock() for identity in self._members}
+        self.known: dict[str, bool] = {}
+
+    async def wait(self, identity: str) -> None:
+        """Advisory: a dependency that is sick or gone must not keep its dependents down."""
+        if identity not in self._members:
+            return
+        async with self._locks[identity]:
+            if identity in self.known:
+                return
+            call = partial(_wait, self._engine, self._members[identity], self._clock)
+            (healthy,) = await outcomes([call])
+            self.known[identity] = healthy is True
+
+
+async def _bring_one(engine: Engine, member: Held, waits: _Waits, clock: Clock) -> MemberResult:
     # A frozen one comes back at once: it is in the middle of something, and was up all the time.
     for dependency in member.await_healthy if member.how == "stop" else ():
-        if dependency in by_id:
-            # Advisory: a dependency that is sick or gone must not keep its dependents down.
-            await outcomes([partial(_wait, engine, by_id[dependency], clock)])
+        await waits.wait(dependency)
     try:
         if member.how == "pause":
             back = await _thaw(engine, member.id, clock)
@@ -157,9 +188,14 @@ def longest_stop(held: Iterable[Held]) -> float:
 async def wait_all_healthy(
     engine: Engine, held: Iterable[Held], results: Iterable[MemberResult], clock: Clock
 ) -> tuple[MemberResult, ...]:
-    """Wait for the members that were healthy before; adds ``healthy`` to their results."""
+    """Wait for the members that were healthy before; adds ``healthy`` to their results.
+
+    Whose health was waited for since its start is not asked again.
+    """
+    results = tuple(results)
     expected = {m.name: m for m in held if m.healthy_before}
-    waiting = [r for r in results if r.name in expected and r.state in ("started", "ran-already")]
+    up = [r for r in results if r.name in expected and r.state in ("started", "ran-already")]
+    waiting = [result for result in up if result.healthy is None]
     calls = [partial(_wait, engine, expected[result.name], clock) for result in waiting]
     health: dict[str, bool | KopiwatchError] = dict(
         zip((r.name for r in waiting), await outcomes(calls), strict=True)

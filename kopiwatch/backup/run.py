@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from kopiwatch.backup.stage import places, staged, written
 from kopiwatch.backup.stopping import HoldPlan
 from kopiwatch.backup.strategy import DEFAULT_RATE
 from kopiwatch.backup.survey import Survey
+from kopiwatch.backup.turn import Turn
 from kopiwatch.backup.verdict import HOOK, judge, judge_source, remarks
 from kopiwatch.backup.window import Window
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
@@ -52,6 +54,8 @@ class Run:
     """One attempt to back up one unit. Call :meth:`execute` once, with the run lock held.
 
     ``rate`` is how fast data is uploaded, in bytes per second, as far as anybody knows.
+    ``turn`` is this run's among those of a batch; it is had when the run begins. ``listed`` are the
+    snapshots of the repository as listed since the run lock is held; without, they are asked for.
     """
 
     def __init__(
@@ -62,12 +66,16 @@ class Run:
         run: str,
         *,
         rate: float = DEFAULT_RATE,
+        turn: Turn | None = None,
+        listed: tuple[Snapshot, ...] | None = None,
     ) -> None:
         self.house = house
         self.unit = unit
         self.rows = rows
         self.run = run
         self.rate = rate
+        self.turn = turn or Turn()
+        self.listed = listed
         self.began = house.clock.now()
         self.recipe = RunRecipe(house, unit)
         self.course = Course(house, unit.name, run, self._source)
@@ -109,6 +117,7 @@ class Run:
                         await self._choose(kopia, plan)
                         await self.window.approach.warm(kopia, self._hot_pass(plan))
                         await self._ready(kopia, plan, force_hash=volatile or not trusted)
+                        await self.turn.unwatched({m.id for m in self.window.hold.held})
                         async with self.hooks.around(self.window.hold.sequence):
                             await self.window.open(kopia, self._window_limit)
                         await self._flush(kopia)
@@ -182,7 +191,7 @@ class Run:
             await self._refuse_debts()
             await house.state.journals.reserve()
             await house.repository.check_policy(self._source)
-            earlier = await house.repository.snapshots(self._source)
+            earlier = await self._earlier()
             self.last_good = last_good(earlier)
             hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
             # Dumps are at rest in a folder of our own: nobody writes to them in the window.
@@ -202,6 +211,11 @@ class Run:
             plan = self._plan(folder, self._extra())
             await house.access.check(plan)
         return plan, parents_trusted(earlier, hold.reading)
+
+    async def _earlier(self) -> tuple[Snapshot, ...]:
+        if self.listed is None:
+            return await self.house.repository.snapshots(self._source)
+        return tuple(each for each in self.listed if str(each.source) == self._source)
 
     async def _refuse_debts(self) -> None:
         """What an earlier run owes is on record; a run of ours would write over it."""
@@ -378,7 +392,8 @@ class Run:
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
             await self._confirm(snapshot)
             self.sources = await self._stored(snapshot)
-            await self.window.observe()
+            with self._watching():
+                await self.window.observe()
             return judge(
                 snapshot,
                 self.sources,
@@ -386,6 +401,11 @@ class Run:
                 self.window.disturbance.text,
                 self.hooks.faults(),
             )
+
+    def _watching(self) -> AbstractContextManager[None]:
+        """The next unit of a batch may have its turn while there is only looking to be done."""
+        held = {member.id for member in self.window.hold.held}
+        return self.turn.watching(held) if held else nullcontext()
 
     async def _confirm(self, snapshot: Snapshot) -> None:
         """The manifest that Kopia named is in the repository: its word alone is not enough."""
@@ -420,6 +440,7 @@ class Run:
                 self.unrecorded = error
                 return
             self.settled = True
+            await self.turn.take()
             try:
                 self.kept = await keep(
                     house.repository, self.stored, unit.name, unit.settings, house.clock.now()
@@ -435,6 +456,8 @@ class Run:
 
     async def _settle(self, reason: str) -> str:
         """Make the verdict durable; the new id of a manifest that was pinned as bad, or empty."""
+        if reason:
+            await self.turn.take()  # it takes Kopia to pin a manifest
         return await make_durable(
             self.house.repository,
             self.house.state.journals,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 import anyio
 
 from kopiwatch.backup.answer import failure
@@ -27,6 +30,7 @@ from kopiwatch.backup.stopping import (
     restarted,
     stop_level,
 )
+from kopiwatch.task import together
 from kopiwatch.units.unit import Unit
 
 OBSERVE_SECONDS = 2.0
@@ -55,6 +59,7 @@ class Window:
         self.mountpoints: dict[str, str] = {}
         self.stopping = Stopping()
         self._planned: tuple[Held, ...] = ()
+        self.owed: tuple[Held, ...] = ()
         self.members: tuple[MemberResult, ...] = ()
         self.disturbance = Disturbance()
         self.undisturbed = False
@@ -78,10 +83,12 @@ class Window:
         self.approach.check(kopia)
         await self.course.journal(self.hold.held, early=True)
         opened = house.clock.seconds()
+        undone = True
         try:
             with self.course.deadline(limit, "the window took longer than kopi.window-timeout"):
                 await self._stop(kopia)
                 await self._read(kopia, observer)
+            undone = False
         except BaseException:
             # No second writer beside a living Kopia: it is dead before the first start.
             with anyio.CancelScope(shield=True):
@@ -91,17 +98,15 @@ class Window:
             try:
                 with anyio.CancelScope(shield=True):
                     await self._start()
+                    if undone:
+                        await self._write_off()
             finally:
                 # Downtime lasts until the last start has returned, then until all are healthy.
                 self.seconds = max(0.0, self.up_at - opened)
-        if self.staged:
-            await kopia.read_staged(self.approach.root)
-        else:
-            await kopia.flush()
-        if self.hold.held:
-            await self._health()
-            self.up_at = house.clock.seconds()
-            self.seconds = self.up_at - opened
+        # Side by side: who waits for its health does not wait for the disk of the journal.
+        after: list[Callable[[], Awaitable[None]]]
+        after = [self._write_off, partial(self._health, kopia, opened)]
+        await together(after)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -171,7 +176,7 @@ class Window:
         return bool(self.approach.root)
 
     async def _start(self) -> None:
-        """Bring back exactly whom we held; the journal keeps whoever does not come."""
+        """Bring back exactly whom we held."""
         house, stopping = self.course.house, self.stopping
         held = [member for member in self.hold.held if member.id in stopping.begun]
         held = [member for member in held if member.id not in stopping.not_ours]
@@ -183,8 +188,12 @@ class Window:
                 self.up_at = house.clock.seconds()
                 await self._watch(held)
         failed = {member.name for member in self.members if member.state == "failed"}
-        still = tuple(member for member in held if member.name in failed)
-        await self.course.journal(still)
+        self.owed = tuple(member for member in held if member.name in failed)
+
+    async def _write_off(self) -> None:
+        """The journal keeps whoever does not come, and nobody else. Not to be interrupted."""
+        with anyio.CancelScope(shield=True):
+            await self.course.journal(self.owed)
         for member in self.members:
             if member.state == "failed":
                 self.course.say("start-failed", f"{member.name} does not start: {member.detail}")
@@ -210,10 +219,18 @@ class Window:
         if self.members != before:
             self.up_at = house.clock.seconds()
 
-    async def _health(self) -> None:
+    async def _health(self, kopia: GatedKopia, opened: float) -> None:
         """Who was healthy must be healthy again; Kopia writes meanwhile."""
         house = self.course.house
+        if self.staged:
+            await kopia.read_staged(self.approach.root)
+        else:
+            await kopia.flush()
+        if not self.hold.held:
+            return
         with self.course.timed("health"):
             self.members = await wait_all_healthy(
                 house.engine, self.hold.held, self.members, house.clock
             )
+        self.up_at = house.clock.seconds()
+        self.seconds = self.up_at - opened

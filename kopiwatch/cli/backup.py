@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import anyio
+import anyio.abc
 import click
 import msgspec
 
@@ -13,6 +14,7 @@ from kopiwatch import wiring
 from kopiwatch.backup.plan import plan_hold
 from kopiwatch.backup.result import RunResult
 from kopiwatch.backup.stopping import HoldPlan
+from kopiwatch.backup.turn import Turn, Turns
 from kopiwatch.cli import daemon_client
 from kopiwatch.cli.output import Follower, note, print_json, print_text
 from kopiwatch.cli.report import exit_code, print_result
@@ -21,6 +23,7 @@ from kopiwatch.config import Config
 from kopiwatch.daemon.job import Complete, Ended, Said
 from kopiwatch.daemon.message import BackupOrder
 from kopiwatch.errors import KopiwatchError, LabelError, UsageError
+from kopiwatch.task import unwrapped
 from kopiwatch.units.container import Container
 from kopiwatch.units.unit import Unit
 from kopiwatch.wiring.attempt import Attempt, Order
@@ -171,7 +174,10 @@ async def by_daemon(
 async def inline(
     config: Config, names: tuple[str, ...], follower: Follower, deliver: Deliver
 ) -> None:
-    """Back up here, the run lock held throughout, and write it into the history."""
+    """Back up here, the run lock held throughout, and write it into the history.
+
+    A unit has its turn when the one before only looks at its members any more.
+    """
     command = "backup " + (" ".join(names) or "--all")
     async with (
         wiring.docker(config) as where,
@@ -181,10 +187,23 @@ async def inline(
         found, _ = await wiring.look(config, where)
         chosen = [unit.name for unit in wiring.require_units(found, names)]
         house = await wiring.house(config, where, command, follower, state=state, identity=identity)
-        for name in chosen:
-            attempt = Attempt(config, where, house, Order(name))
+        # Nobody else stores anything of these units while the run lock is held: one list for all.
+        listed = await house.repository.snapshots() if len(chosen) > 1 else None
+        turns = Turns()
+
+        async def back_up(name: str, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+            turn = Turn(turns)
+            attempt = Attempt(config, where, house, Order(name), turn=turn, listed=listed)
             try:
+                await turn.take()
+                task_status.started()
                 await attempt.execute(recorder)
             finally:
+                turn.give()
                 if attempt.result is not None:
                     deliver(attempt.result)
+
+        with unwrapped():
+            async with anyio.create_task_group() as tasks:
+                for name in chosen:
+                    await tasks.start(back_up, name)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kopiwatch.backup.result import RunResult
+from kopiwatch.backup.result import IN_WINDOW, RunResult
 from kopiwatch.cli.output import print_table, print_text
 from kopiwatch.report.history_record import RunDetail, RunRow, UnitStats
 from kopiwatch.words import counted, moment, seconds, size
 
 UNKNOWN = "-"
+DOWN = (*IN_WINDOW, "health")
+"""The phases that the window is made of."""
+REST_SECONDS = 0.001
 
 
 def print_runs(found: Iterable[RunRow]) -> None:
@@ -54,6 +57,18 @@ def _length(value: float | None) -> str:
     return UNKNOWN if value is None else seconds(value)
 
 
+def _window(detail: RunDetail) -> str:
+    """The downtime, and where it went: what no phase tells are journals and questions to Docker."""
+    whole = detail.row.window
+    if not whole:
+        return ""
+    told = [phase for phase in detail.phases if phase.seconds and phase.phase in DOWN]
+    parts = [f"{phase.phase} {_length(phase.seconds)}" for phase in told]
+    rest = whole - sum(phase.seconds or 0.0 for phase in told)
+    parts += [f"between them {seconds(rest)}"] if told and rest >= REST_SECONDS else []
+    return f"{seconds(whole)}" + (f" ({', '.join(parts)})" if parts else "")
+
+
 def print_detail(detail: RunDetail) -> None:
     """Everything about one run."""
     row, result = detail.row, detail.result
@@ -68,7 +83,7 @@ def print_detail(detail: RunDetail) -> None:
         "ended": f"{moment(row.ended)}, after {_length(row.seconds)}"
         if row.ended and row.seconds is not None
         else "",
-        "window": seconds(row.window) if row.window else "",
+        "window": _window(detail),
         "strategy": f"{result.strategy}: {result.strategy_reason}"
         if result and result.strategy
         else "",

@@ -13,6 +13,7 @@ from kopiwatch.backup.house import House
 from kopiwatch.backup.result import AFTER_WINDOW, IN_WINDOW, RunResult, Verdict
 from kopiwatch.backup.run import Run
 from kopiwatch.backup.run_id import new_run_id
+from kopiwatch.backup.turn import Turn
 from kopiwatch.config import Config
 from kopiwatch.errors import (
     EngineRefused,
@@ -21,6 +22,7 @@ from kopiwatch.errors import (
     LabelError,
     UnknownUnit,
 )
+from kopiwatch.kopia.record import Snapshot
 from kopiwatch.report.board import Trigger
 from kopiwatch.wiring.docker import Docker, choose, look
 from kopiwatch.wiring.rate import upload_rate
@@ -50,11 +52,23 @@ class Recorder(Protocol):
 class Attempt:
     """One attempt. Call :meth:`execute` once, with the run lock held.
 
+    ``turn`` and ``listed`` are those of :class:`kopiwatch.backup.run.Run`.
     ``result`` is set as soon as there is one, also for a run that was cancelled. A unit that
     cannot be looked at, or is gone, is a result like any other.
     """
 
-    def __init__(self, config: Config, where: Docker, house: House, order: Order) -> None:
+    def __init__(
+        self,
+        config: Config,
+        where: Docker,
+        house: House,
+        order: Order,
+        *,
+        turn: Turn | None = None,
+        listed: tuple[Snapshot, ...] | None = None,
+    ) -> None:
+        self.turn = turn
+        self.listed = listed
         self.config = config
         self.where = where
         self.house = house
@@ -98,7 +112,9 @@ class Attempt:
             why = "; ".join(str(problem) for problem in unit.problems)
             return self._none("skipped", "labels", why, LabelError.exit_code)
         rate = await upload_rate(self.config.state_dir, unit.name)
-        self._run = Run(self.house, unit, rows, self.identity, rate=rate)
+        self._run = Run(
+            self.house, unit, rows, self.identity, rate=rate, turn=self.turn, listed=self.listed
+        )
         await recorder.begin(self.identity, self.order, self.house.clock.now())
         result = await execute(self._run)
         if result.before_window and not result.hooks and result.reason in DOCKER_AWAY:

@@ -423,6 +423,19 @@ async def test_dependency_that_is_sick_keeps_nobody_down(world):
     assert world.states == UP
 
 
+async def test_health_that_several_wait_for_is_probed_once(world):
+    """Each probe takes processor time from those that start; it counts for the verdict, too."""
+    world.engine.remove(world.db)
+    world.engine.remove(world.web)
+    world.db = world.member("db", "data", healthcheck=Healthcheck(("true",)), healthy_after=3)
+    world.web = world.member("web", "files", depends="db:service_healthy:false")
+    world.member("app", "more", depends="db:service_healthy:false")
+    result = await world.run()
+    assert result.verdict == "success"
+    assert {m.name: m.healthy for m in result.members} == {"db": True, "web": None, "app": None}
+    assert len(world.engine.order("exec")) == 3
+
+
 async def test_member_that_was_down_and_is_started_during_the_read_makes_it_partial(world):
     """It was not held, but it could write."""
     job = world.member("job", "data", state="exited")

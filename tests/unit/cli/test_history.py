@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -121,6 +122,18 @@ def test_table_shows_twenty_runs_or_all_since_a_time(state):
     fill(state, *(result(f"r{number}", hour=number) for number in range(25)))
     assert len(json.loads(call("--json").stdout)["runs"]) == 20
     assert len(json.loads(call("--json", "--since", "2026-01-01").stdout)["runs"]) == 25
+
+
+def test_window_of_a_run_is_told_by_its_phases(state):
+    """So that a user sees where the downtime went; what was before or after it does not count."""
+    began = NOON
+    told = {"check": 3.0, "stop": 0.5, "read": 1.25, "start": 0.25, "health": 0.4, "verify": 2.0}
+    phases = tuple(PhaseTime(name, began, length) for name, length in told.items())
+    fill(state, msgspec.structs.replace(result("r1"), phases=phases))
+    assert (
+        "window: 2.5 s (stop 500 ms, read 1.2 s, start 250 ms, health 400 ms, between them 100 ms)"
+        in call("r1").stdout
+    )
 
 
 def test_one_run_is_told_in_full(state):

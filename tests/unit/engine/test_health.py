@@ -50,10 +50,15 @@ async def test_healthy_at_once_waits_for_nothing():
     assert clock.pauses == []
 
 
-async def test_pauses_grow_from_a_tenth_to_a_second():
+async def test_pauses_grow_with_the_time_waited():
+    """Late by an eighth of what the application took at most, and never by more than a second."""
     clock = Clock()
-    assert await wait(healthy_after(7), clock)
-    assert clock.pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert await wait(healthy_after(45), clock, seconds=60)
+    assert clock.pauses[:8] == [0.05] * 8
+    waited = [sum(clock.pauses[:count]) for count in range(len(clock.pauses))]
+    for before, pause in zip(waited, clock.pauses, strict=True):
+        assert pause == pytest.approx(min(1.0, max(0.05, before / 8)))
+    assert clock.pauses[-1] == 1.0
 
 
 async def test_deadline_ends_the_wait_exactly_and_with_a_last_probe():
@@ -73,7 +78,7 @@ async def test_probe_gets_the_checks_timeout_but_not_more_than_is_left():
     await wait(engine, clock, seconds=3.5)
     timeouts = [call.timeout.total_seconds() for call in engine.calls if call.timeout]
     assert timeouts[0] == 3
-    assert timeouts[-1] == pytest.approx(0.1)
+    assert timeouts[-1] == pytest.approx(0.05)
 
 
 async def test_container_that_stops_meanwhile_is_gone():

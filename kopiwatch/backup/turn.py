@@ -1,0 +1,91 @@
+"""Taking turns: one run at a time, but for the moment in which a run only looks at its members.
+
+That moment takes 2 s of doing nothing, and the next unit of a batch need not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import anyio
+
+
+class Turns:
+    """Whose turn it is among the runs of one process, all under its run lock.
+
+    Who wants to end a run that has begun goes before who wants to begin one.
+    """
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.ending: deque[anyio.Event] = deque()
+        self.beginning: deque[anyio.Event] = deque()
+        self.watched: dict[anyio.Event, frozenset[str]] = {}
+
+    def hand_on(self) -> None:
+        """The turn goes to whoever waits for it, else to nobody."""
+        for queue in (self.ending, self.beginning):
+            if queue:
+                queue.popleft().set()
+                return
+        self.busy = False
+
+
+class Turn:
+    """The turn of one run. Whatever starts Kopia or holds a container needs it."""
+
+    def __init__(self, turns: Turns | None = None) -> None:
+        self._turns = turns or Turns()
+        self._mine = False
+        self._begun = False
+
+    async def take(self) -> None:
+        """Wait for the turn; had already is good."""
+        turns = self._turns
+        if self._mine:
+            return
+        if turns.busy:
+            queue = turns.ending if self._begun else turns.beginning
+            await self._wait(queue)
+        turns.busy = self._mine = self._begun = True
+
+    async def _wait(self, queue: deque[anyio.Event]) -> None:
+        mine = anyio.Event()
+        queue.append(mine)
+        try:
+            await mine.wait()
+        except BaseException:
+            if mine.is_set():
+                self._turns.hand_on()
+            else:
+                queue.remove(mine)
+            raise
+
+    def give(self) -> None:
+        """Let the next have it; given already is good."""
+        if self._mine:
+            self._mine = False
+            self._turns.hand_on()
+
+    @contextmanager
+    def watching(self, containers: Collection[str]) -> Iterator[None]:
+        """Give the turn away, and look at these containers (ids) for the length of the block.
+
+        The turn is not taken again.
+        """
+        seen = anyio.Event()
+        self._turns.watched[seen] = frozenset(containers)
+        self.give()
+        try:
+            yield
+        finally:
+            del self._turns.watched[seen]
+            seen.set()
+
+    async def unwatched(self, containers: Collection[str]) -> None:
+        """Wait until nobody looks at one of these: who is stopped now would look fallen over."""
+        for seen, watched in list(self._turns.watched.items()):
+            if not watched.isdisjoint(containers):
+                await seen.wait()

@@ -1,0 +1,150 @@
+"""Turns: one run after the other, but for the moment in which a run only looks."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from support.manual_clock import settle
+
+from kopiwatch.backup.run import Run
+from kopiwatch.backup.turn import Turn, Turns
+from kopiwatch.units.group import discover
+
+pytestmark = pytest.mark.anyio
+
+
+async def attempt(world, run, **more):
+    rows = await world.engine.containers()
+    (unit,) = discover(rows).units
+    return Run(await world.house(), unit, rows, run, **more)
+
+
+async def test_one_has_it_and_the_others_wait():
+    """Whoever wants to end its run goes before those who want to begin one."""
+    turns, order = Turns(), []
+    first, second, third = (Turn(turns) for _ in range(3))
+
+    async def take(turn, name):
+        await turn.take()
+        order.append(name)
+
+    await first.take()
+    await first.take()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take, second, "second begins")
+        await settle()
+        tasks.start_soon(take, third, "third begins")
+        with first.watching({"a"}):
+            await settle()
+            assert order == ["second begins"]
+        tasks.start_soon(take, first, "first ends")
+        await settle()
+        second.give()
+        second.give()
+        await settle()
+        assert order == ["second begins", "first ends"]
+        first.give()
+    assert order == ["second begins", "first ends", "third begins"]
+
+
+async def test_waiting_in_vain_takes_it_from_nobody():
+    """Who is cancelled while it waits leaves no gap, also when the turn comes at that moment."""
+    turns = Turns()
+    first, second, third = (Turn(turns) for _ in range(3))
+    await first.take()
+
+    async def take():
+        try:
+            await second.take()
+        finally:
+            second.give()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(take)
+        await settle()
+        first.give()  # handed over, but not yet taken
+        tasks.cancel_scope.cancel()
+    with anyio.fail_after(1):
+        await third.take()
+
+
+async def test_whom_somebody_looks_at_is_not_stopped():
+    """It would look as if it had fallen over; others may be."""
+    turns = Turns()
+    first, second = Turn(turns), Turn(turns)
+    free = anyio.Event()
+
+    async def wait():
+        await second.unwatched({"b"})
+        await second.unwatched({"a", "b"})
+        free.set()
+
+    async with anyio.create_task_group() as tasks:
+        with first.watching({"a"}):
+            tasks.start_soon(wait)
+            await settle()
+            assert not free.is_set()
+    assert free.is_set()
+
+
+async def test_next_unit_begins_while_a_run_only_looks(world):
+    """Its verdict waits for nobody; what needs Kopia does."""
+    turns = Turns()
+    mine, next_one = Turn(turns), Turn(turns)
+    await mine.take()
+    run = await attempt(world, "r1", turn=mine)
+    phases = []
+
+    async def next_unit():
+        await next_one.take()
+        phases.append(run.course.phase)
+        while await world.journal() is not None:
+            await settle()
+        phases.append(run.result)
+        next_one.give()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(next_unit)
+        result = await run.execute()
+    assert phases == ["verify", None]
+    assert result.verdict == "success"
+
+
+async def test_member_that_falls_over_is_found_in_the_turn_of_the_next(world):
+    """The manifest is pinned as bad when Kopia is free, and until then the run owes a verdict."""
+    turns = Turns()
+    mine, next_one = Turn(turns), Turn(turns)
+    await mine.take()
+    run = await attempt(world, "r1", turn=mine)
+    owed = []
+
+    async def next_unit():
+        await next_one.take()
+        world.engine.set_state(world.db, "exited", 1)
+        await settle()
+        owed.append((await world.journal()).run)
+        assert world.repository.contents.snapshots[0].quarantine == ""
+        next_one.give()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(next_unit)
+        result = await run.execute()
+    assert owed == ["r1"]
+    assert (result.verdict, result.reason) == ("failed", "start")
+    assert world.repository.contents.snapshots[0].quarantine == "start"
+
+
+async def test_list_of_the_batch_is_not_asked_for_again(world):
+    """A run that is given the snapshots lists them once only, to confirm its own."""
+    await (await attempt(world, "r1")).execute()
+    listed = await world.repository.snapshots()
+    lists = []
+
+    async def count():
+        lists.append(run.course.phase)
+
+    world.repository.hook("snapshots", count)
+    run = await attempt(world, "r2", listed=listed)
+    result = await run.execute()
+    assert (result.verdict, lists) == ("success", ["verify"])
+    assert run.last_good.tag("run") == "r1"
