@@ -24,6 +24,7 @@
     │   │   └── EngineRefused               a socket is there, and nobody listens on it
     │   ├── EngineDenied                    a socket proxy or permission refuses the call
     │   ├── ContainerGone                   the container no longer exists
+    │   ├── StillRunning                    a command inside a container has not ended in time
     │   ├── ImageMissing                    an image that is needed is not on this host
     │   ├── EventTooLarge                   one of its events is too large or not understood
     │   └── StaleSocket                     its mounted socket belongs to a daemon of the past
@@ -158,6 +159,10 @@ class EngineDenied(EngineError):
 
 class ContainerGone(EngineError):
     """The container no longer exists."""
+
+
+class StillRunning(EngineError):
+    """A command inside a container has not ended in time, and may go on; ``tail`` is its output."""
 
 
 class ImageMissing(EngineError):

@@ -145,10 +145,14 @@ def _refuse(unit: Unit, stops: Iterable[Stop], known: dict[str, Inspected]) -> N
             )
 
 
-def worker_plan(unit: Unit, *, run: str, instance: str, recipe: str) -> WorkerPlan:
-    """The tree that the worker of this run has in front of it."""
+def worker_plan(unit: Unit, *, run: str, instance: str, recipe: str, dumps: str = "") -> WorkerPlan:
+    """The tree that the worker of this run has in front of it.
+
+    ``dumps`` is our own folder with all dumps of the unit, empty where there are none.
+    """
     entries = [TreeEntry(RECIPE, "path", recipe, own=True)]
-    entries += [_entry(source) for source in unit.sources]
+    entries += [TreeEntry("dumps", "path", dumps, own=True)] if dumps else []
+    entries += [_entry(source) for source in unit.sources if source.kind != "dump"]
     return WorkerPlan(run, unit.name, tree_path(unit.name, instance), tuple(entries))
 
 

@@ -162,7 +162,8 @@ def sentence(source: SourceResult) -> str:
         return f"{source.path} is {source.reason}"
     before = f"{counted(source.files_before, 'file')}, {size(source.size_before)}"
     if source.reason == "vanished":
-        return f"{source.path} has vanished: {before} before, and nobody mounts it now"
+        why = "no label asks for it" if source.path.startswith("dumps/") else "nobody mounts it"
+        return f"{source.path} has vanished: {before} before, and {why} now"
     verb = "is" if source.reason == "empty" else "has"
     return f"{source.path} {verb} {source.reason}: {before} → {_figures(source)}"
 

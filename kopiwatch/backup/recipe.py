@@ -10,6 +10,7 @@ import anyio.to_thread
 import msgspec
 
 from kopiwatch import __version__
+from kopiwatch.backup.dump.record import DumpRecord, records
 from kopiwatch.backup.plausible import Terms
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.durable import write_durably
@@ -30,7 +31,8 @@ class Recipe(msgspec.Struct, frozen=True):
     ``expected`` lists the paths that a complete tree has. ``containers``, ``volumes`` and
     ``networks`` are Docker's own definitions as JSON objects (empty at scope ``minimal``). Secrets
     in the containers' environment are kept: the repository is encrypted, and a redacted recipe
-    cannot recreate anything. ``plausibility`` is what the sources were held to.
+    cannot recreate anything. ``plausibility`` is what the sources were held to,
+    ``dumps`` how each dump was made and is fed back.
     """
 
     format: int
@@ -46,6 +48,7 @@ class Recipe(msgspec.Struct, frozen=True):
     coverage: tuple[Coverage, ...]
     warnings: tuple[str, ...] = ()
     plausibility: Terms = Terms()
+    dumps: tuple[DumpRecord, ...] = ()
     containers: tuple[msgspec.Raw, ...] = ()
     volumes: tuple[msgspec.Raw, ...] = ()
     networks: tuple[msgspec.Raw, ...] = ()
@@ -83,6 +86,7 @@ async def write_recipe(
         coverage=coverage_of(unit, inspected),
         warnings=warnings,
         plausibility=plausibility,
+        dumps=records(unit),
     )
     if unit.settings.scope != "minimal":
         recipe = msgspec.structs.replace(

@@ -12,6 +12,7 @@ from kopiwatch import __version__
 from kopiwatch.backup.access import WorkerPlan
 from kopiwatch.backup.answer import failure, manifest
 from kopiwatch.backup.course import Course
+from kopiwatch.backup.dump.phase import Dumps
 from kopiwatch.backup.earlier import held_against, last_good
 from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
 from kopiwatch.backup.house import House
@@ -30,6 +31,7 @@ from kopiwatch.kopia.record import Snapshot
 from kopiwatch.kopia.tree import RECIPE, parts
 from kopiwatch.task import together
 from kopiwatch.units.container import Container
+from kopiwatch.units.group import tree_path
 from kopiwatch.units.unit import Unit
 from kopiwatch.words import counted
 
@@ -52,6 +54,7 @@ class Run:
         self.began = house.clock.now()
         self.course = Course(house, unit.name, run, self._source)
         self.window = Window(self.course, unit, HoldPlan(), paths=())
+        self.dumps = Dumps(self.course, unit)
         self.result: RunResult | None = None
         self.sources: tuple[SourceResult, ...] = ()
         self.snapshot: Snapshot | None = None
@@ -74,6 +77,7 @@ class Run:
             limit = self.house.run_timeout.total_seconds()
             with self.course.deadline(limit, "the run took longer than KOPIWATCH_RUN_TIMEOUT"):
                 plan, trusted = await self._check()
+                await self.dumps.take()
                 async with (
                     self.house.access.open(plan) as session,
                     gated(self.unit.name, session) as kopia,
@@ -97,6 +101,9 @@ class Run:
                     )
                 )
             raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.dumps.clear()
         try:
             if verdict == "success":
                 await self._keep()
@@ -143,8 +150,10 @@ class Run:
             earlier = await house.repository.snapshots(self._source)
             self.last_good = last_good(earlier)
             hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
-            paths = tuple(f"{self._root}/{source.path}" for source in unit.sources)
+            # Dumps are at rest in a folder of our own: nobody writes to them in the window.
+            paths = tuple(f"{self._root}/{s.path}" for s in unit.sources if s.kind != "dump")
             self.window = Window(self.course, unit, hold, paths=paths)
+            await self.dumps.prepare(hold.inspected, self.last_good)
             expected = (RECIPE, *(source.path for source in unit.sources))
             folder = await write_recipe(
                 house.engine,
@@ -182,12 +191,16 @@ class Run:
 
     def _plan(self, recipe: Path) -> WorkerPlan:
         return worker_plan(
-            self.unit, run=self.run, instance=self.house.instance, recipe=str(recipe)
+            self.unit,
+            run=self.run,
+            instance=self.house.instance,
+            recipe=str(recipe),
+            dumps=self.dumps.mount,
         )
 
     @property
     def _root(self) -> str:
-        return self._plan(Path("/")).root
+        return tree_path(self.unit.name, self.house.instance)
 
     @property
     def _source(self) -> str:

@@ -165,13 +165,12 @@ def _detail(unit: Unit) -> None:
         ],
     )
     print_text("")
-    if not unit.coverage:
+    dumps = [source for source in unit.sources if source.kind == "dump"]
+    if not unit.coverage and not dumps:
         print_text("no mounts: a backup holds the recipe only")
         return
-    print_table(
-        ("MEMBER", "MOUNT", "WHAT", "STATE", "STORED AS / WHY NOT"),
-        [
-            (c.container, c.destination, c.what, c.state, c.source or c.reason)
-            for c in unit.coverage
-        ],
-    )
+    rows = [
+        (c.container, c.destination, c.what, c.state, c.source or c.reason) for c in unit.coverage
+    ]
+    rows += [(", ".join(s.users), "(dump)", "database", "protected", s.path) for s in dumps]
+    print_table(("MEMBER", "MOUNT", "WHAT", "STATE", "STORED AS / WHY NOT"), rows)

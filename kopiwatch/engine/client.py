@@ -6,18 +6,19 @@ import json
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import aiohttp
-import anyio
 
 from kopiwatch.engine import decode
 from kopiwatch.engine.connection import CONNECT_SECONDS, Connection
 from kopiwatch.engine.events import events, mounted
+from kopiwatch.engine.execution import CUT_SECONDS, Execution, Tail, sorted_out
 from kopiwatch.engine.failure import translated
 from kopiwatch.engine.port import (
     Channel,
@@ -30,9 +31,9 @@ from kopiwatch.engine.port import (
     WorkerSpec,
 )
 from kopiwatch.engine.reference import container_path, image_path, named_path, shown
-from kopiwatch.engine.stream import Demultiplexer
 from kopiwatch.engine.worker import START_TIMEOUT, remove, worker
-from kopiwatch.errors import EngineError
+from kopiwatch.errors import EngineError, StillRunning
+from kopiwatch.task import deadline
 from kopiwatch.units.container import STATE_LABEL, Container
 
 OUTPUT_BYTES = 8 * 1024
@@ -190,38 +191,47 @@ class DockerEngine:
         )
 
     async def exec(
-        self, container: str, argv: tuple[str, ...], *, user: str = "", timeout: timedelta
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        user: str = "",
+        timeout: timedelta,
+        env: Mapping[str, str] | None = None,
     ) -> ExecResult:
         """Run a command inside a running container and wait for its end.
 
         The result holds the last 8 KiB of its output. A program that does not exist ends with 126
         or 127 and says so in the output (API 1.41). Raises EngineError when the container is not
-        running or is paused (409), and when the command has not ended by ``timeout``: Docker has
-        no call to end an exec, so the command itself may go on inside the container.
+        running or is paused (409), StillRunning with the end of the output so far when the command
+        has not ended by ``timeout``: Docker has no call to end an exec, so the command itself may
+        go on inside the container.
         """
-        doing = f"run {argv[0] if argv else 'nothing'} in container {shown(container)}"
-        with anyio.move_on_after(timeout.total_seconds()):
-            answer = await self._connection.call(
-                doing,
-                "POST",
-                f"{container_path(container)}/exec",
-                body={
-                    "Cmd": list(argv),
-                    "User": user,
-                    "AttachStdout": True,
-                    "AttachStderr": True,
-                    "Tty": False,
-                },
-            )
-            with translated(self._connection.attempt(doing)):
-                execution = decode.created_id(answer.body)
-            output = await self._exec_output(doing, execution)
-            code = await self._exec_code(doing, execution)
-            return ExecResult(code, output.decode(errors="replace"))
-        raise EngineError(
-            f"cannot {doing}: it has not ended within {timeout.total_seconds():g} s",
-            hint="the command may still run inside the container; Docker cannot end it",
-        )
+        execution = Execution(self._connection, container, argv, user, env or {})
+        tail = Tail(OUTPUT_BYTES)
+        with deadline(timeout.total_seconds(), partial(_late, execution, timeout, tail)):
+            return ExecResult(await execution.run(tail.take), str(tail))
+
+    async def exec_stream(
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        out: Callable[[bytes], Awaitable[None]],
+        err: Callable[[bytes], None],
+        user: str = "",
+        stdin: bytes = b"",
+        timeout: timedelta,
+    ) -> int:
+        """Run a command inside a running container, its output handed over as it comes.
+
+        See the port. A container that stops in the middle ends the command with 137 or the code of
+        the signal that its own end brought. ``stdin`` needs an upgraded connection, which a socket
+        proxy made of HAProxy does not pass on: an error after 20 s that says so.
+        """
+        execution = Execution(self._connection, container, argv, user)
+        with deadline(timeout.total_seconds(), partial(_late, execution, timeout)):
+            return await execution.run(sorted_out(out, err), stdin=stdin, linger=CUT_SECONDS)
 
     def worker(self, spec: WorkerSpec) -> AbstractAsyncContextManager[Channel]:
         """Create, attach, start; on leaving: force-remove, without its volumes, shielded.
@@ -265,27 +275,10 @@ class DockerEngine:
         answer = await self._connection.call(f"inspect {kind} {name}", "GET", path, absent=kind)
         return None if answer.status == 404 else answer.body
 
-    async def _exec_output(self, doing: str, execution: str) -> bytes:
-        """Start an exec and read until its streams end. The last 8 KiB of both are returned."""
-        streams = Demultiplexer()
-        output = bytearray()
 
-        def take(piece: bytes) -> None:
-            output.extend(streams.feed(piece))
-            del output[:-OUTPUT_BYTES]
-
-        body = {"Detach": False, "Tty": False}
-        await self._connection.pour(doing, f"exec/{execution}/start", body, take)
-        return bytes(output)
-
-    async def _exec_code(self, doing: str, execution: str) -> int:
-        """The exit code. The streams may end a moment before the exit is on record."""
-        delay = 0.005
-        while True:
-            answer = await self._connection.call(doing, "GET", f"exec/{execution}/json")
-            with translated(self._connection.attempt(doing)):
-                code = decode.exec_exit_code(answer.body)
-            if code is not None:
-                return code
-            await anyio.sleep(delay)
-            delay = min(2 * delay, 0.25)
+def _late(execution: Execution, timeout: timedelta, tail: object = "") -> StillRunning:
+    return StillRunning(
+        f"cannot {execution.doing}: it has not ended within {timeout.total_seconds():g} s",
+        hint="the command may still run inside the container; Docker cannot end it",
+        tail=str(tail),
+    )

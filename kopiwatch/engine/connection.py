@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -118,10 +118,16 @@ class Connection:
             return Answer(response.status, content)
 
     async def pour(
-        self, doing: str, path: str, body: Mapping[str, Any], into: Callable[[bytes], object]
+        self,
+        doing: str,
+        path: str,
+        body: Mapping[str, Any],
+        into: Callable[[bytes], Awaitable[None]],
     ) -> None:
         """POST, and hand over the answer piece by piece until it ends; without a deadline.
 
+        ``into`` is awaited before more is read; what it raises must be an error of ours, or it
+        would read as one of Docker's.
         No upgrade is asked for. HAProxy (2.4 to 3.0), of which most socket proxies are made, takes
         that out of a request with a body; Docker then answers 200, and who waits for an upgraded
         connection waits for ever. Raises as :meth:`call` does.
@@ -132,7 +138,7 @@ class Connection:
                     words = _words(await response.read(), response.status)
                     raise DockerError(response.status, words)
                 async for piece in response.content.iter_any():
-                    into(piece)
+                    await into(piece)
 
     @asynccontextmanager
     async def _request(

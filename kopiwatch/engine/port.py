@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
@@ -234,9 +234,38 @@ class Engine(Protocol):
         """Thaw its processes."""
 
     async def exec(
-        self, container: str, argv: tuple[str, ...], *, user: str = "", timeout: timedelta
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        user: str = "",
+        timeout: timedelta,
+        env: Mapping[str, str] | None = None,
     ) -> ExecResult:
-        """Run a command inside it. Raises EngineError when it has not ended by ``timeout``."""
+        """Run a command inside it, with ``env`` on top of the container's environment.
+
+        Raises StillRunning when it has not ended by ``timeout``: it may go on inside then.
+        """
+
+    async def exec_stream(
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        out: Callable[[bytes], Awaitable[None]],
+        err: Callable[[bytes], None],
+        user: str = "",
+        stdin: bytes = b"",
+        timeout: timedelta,
+    ) -> int:
+        """Run a command inside it, and hand over what it prints as it comes; the exit code.
+
+        ``out`` is awaited before more is read: a slow reader slows the command down, and nothing
+        piles up. What it raises (errors of ours only) ends this call. ``stdin`` is written to the
+        command's standard input, which then stays open. Raises StillRunning when the command has
+        not ended by ``timeout``, EngineError when the connection to it was cut; the command itself
+        may go on then, as it does when this is cancelled.
+        """
 
     def worker(self, spec: WorkerSpec) -> AbstractAsyncContextManager[Channel]:
         """Create, attach, start; on leaving: force-remove, without its volumes, shielded."""

@@ -24,17 +24,23 @@ class Demultiplexer:
     def __init__(self) -> None:
         self._pending = bytearray()
 
-    def feed(self, piece: bytes) -> bytes:
-        """What the program wrote to either stream, as far as it is complete."""
+    def feed(self, piece: bytes) -> list[tuple[int, bytes]]:
+        """What the program wrote, as far as it is complete: which stream, and the bytes."""
         self._pending += piece
-        written = bytearray()
+        written = []
         while len(self._pending) >= _HEADER.size:
-            end = _HEADER.size + _HEADER.unpack_from(self._pending)[1]
+            stream, length = _HEADER.unpack_from(self._pending)
+            end = _HEADER.size + length
             if len(self._pending) < end:
                 break
-            written += self._pending[_HEADER.size : end]
+            written.append((stream, bytes(self._pending[_HEADER.size : end])))
             del self._pending[:end]
-        return bytes(written)
+        return written
+
+    @property
+    def torn(self) -> bool:
+        """Whether the last piece lacks its rest."""
+        return bool(self._pending)
 
 
 class Attachment:

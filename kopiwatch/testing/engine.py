@@ -13,7 +13,7 @@ code under test work on it, and reads :attr:`FakeEngine.calls`::
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -32,8 +32,15 @@ from kopiwatch.engine.port import (
     Volume,
     WorkerSpec,
 )
-from kopiwatch.errors import ContainerGone, EngineError, ImageMissing
-from kopiwatch.testing.engine_host import ANY, Call, FakeContainer, FakeHost, volume_mount
+from kopiwatch.errors import ContainerGone, EngineError, ImageMissing, StillRunning
+from kopiwatch.testing.engine_host import (
+    ANY,
+    Call,
+    FakeContainer,
+    FakeHost,
+    Streamed,
+    volume_mount,
+)
 from kopiwatch.testing.engine_worker import FakeChannel, FakeWorker, Script, silent
 from kopiwatch.units.container import STATE_LABEL, Container
 
@@ -46,6 +53,7 @@ __all__ = [
     "FakeHost",
     "FakeWorker",
     "Script",
+    "Streamed",
     "silent",
     "volume_mount",
 ]
@@ -167,7 +175,13 @@ class FakeEngine(FakeHost):
             self.set_state(found.row.id, "running")
 
     async def exec(
-        self, container: str, argv: tuple[str, ...], *, user: str = "", timeout: timedelta
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        user: str = "",
+        timeout: timedelta,
+        env: Mapping[str, str] | None = None,  # noqa: ARG002 - the port's signature
     ) -> ExecResult:
         """See the port. The argv of the health check is a probe; the rest is for the handler."""
         async with self.call("exec", container, timeout):
@@ -184,10 +198,40 @@ class FakeEngine(FakeHost):
                 return ExecResult(0 if good else 1, "")
             result = found.handler(argv, user)
             if result is None:
-                raise EngineError(
+                raise StillRunning(
                     f"cannot {doing}: it has not ended within {timeout.total_seconds():g} s"
                 )
             return result
+
+    async def exec_stream(
+        self,
+        container: str,
+        argv: tuple[str, ...],
+        *,
+        out: Callable[[bytes], Awaitable[None]],
+        err: Callable[[bytes], None],
+        user: str = "",
+        stdin: bytes = b"",
+        timeout: timedelta,
+    ) -> int:
+        """See the port. The streamer of the container says what happens; nothing really waits."""
+        async with self.call("exec_stream", container, timeout):
+            doing = f"run {argv[0]} in container {container}"
+            found = self.find(container, doing)
+            if found.row.state != "running":
+                raise EngineError(f"cannot {doing}: it is {found.row.state}")
+            played = found.streamer(argv, user, stdin)
+            if played.err:
+                err(played.err)
+            for piece in played.out:
+                await out(piece)
+            if played.error is not None:
+                raise played.error
+            if played.exit_code is None:
+                raise StillRunning(
+                    f"cannot {doing}: it has not ended within {timeout.total_seconds():g} s"
+                )
+            return played.exit_code
 
     def worker(self, spec: WorkerSpec) -> AbstractAsyncContextManager[Channel]:
         """See the port. The other side is played by ``script``."""

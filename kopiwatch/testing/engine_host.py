@@ -30,6 +30,23 @@ from kopiwatch.units.label import ENABLE
 
 ExecHandler = Callable[[tuple[str, ...], str], ExecResult | None]
 """What a container does with an exec (argv, user). None: the command never ends."""
+
+
+class Streamed(msgspec.Struct, frozen=True):
+    """How a streamed command of the fake goes: its output in pieces, then its end.
+
+    ``exit_code`` None: it prints and never ends. ``error`` is raised instead of an end: the
+    connection was cut.
+    """
+
+    out: tuple[bytes, ...] = ()
+    err: bytes = b""
+    exit_code: int | None = 0
+    error: EngineError | None = None
+
+
+StreamHandler = Callable[[tuple[str, ...], str, bytes], Streamed]
+"""What a container does with a streamed exec (argv, user, standard input)."""
 Action = Callable[[], Awaitable[None] | None]
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,6 +80,7 @@ class FakeContainer:
     healthy_after: int | None = 1
     probes: int = 0
     worker: FakeWorker | None = None
+    streamer: StreamHandler = lambda _argv, _user, _stdin: Streamed()
 
 
 @dataclass
@@ -131,6 +149,7 @@ class FakeHost:
         healthcheck: Healthcheck | None = None,
         healthy_after: int | None = 1,
         on_exec: ExecHandler | None = None,
+        on_stream: StreamHandler | None = None,
         details: Mapping[str, object] | None = None,
     ) -> str:
         """Add a container, with its image and volumes where they are new. Returns its id.
@@ -181,6 +200,8 @@ class FakeHost:
         seen = replace(seen, **dict(details or {}))
         handler = on_exec or (lambda _argv, _user: ExecResult(0, ""))
         self.all[identity] = FakeContainer(row, seen, handler, healthy_after)
+        if on_stream is not None:
+            self.all[identity].streamer = on_stream
         self.tell("create", row)
         if row.running:
             self.tell("start", row)

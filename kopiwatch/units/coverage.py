@@ -10,6 +10,7 @@ import msgspec
 
 from kopiwatch.config import nearest
 from kopiwatch.units.container import Container, Mount
+from kopiwatch.units.dump import places as dump_places
 from kopiwatch.units.place import (
     anonymous_place,
     bind_place,
@@ -70,6 +71,7 @@ def cover(members: Sequence[Member], refused: RefusedPaths = NOTHING_REFUSED) ->
     wanted = {key: group for key, group in by_key.items() if any(f.wanted for f in group)}
     places = _places(wanted)
     sources = [_source(places[key], group, fates) for key, group in wanted.items()]
+    sources += _dumps(members)
     problems = [*_unmet(fates, members), *_same_place(places)]
     return Covered(
         tuple(sorted(sources)),
@@ -210,6 +212,14 @@ def _source(place: str, group: Sequence[_Fate], fates: Sequence[_Fate]) -> Sourc
     writers = _members(fate for fate in fates if writes_to(fate.mount, source, mountpoint))
     users = tuple(sorted({*source.users, *writers}))
     return msgspec.structs.replace(source, users=users, writers=writers)
+
+
+def _dumps(members: Iterable[Member]) -> Iterator[Source]:
+    """Nobody writes to a dump: it is at rest long before the window."""
+    asked = [(m.container, m.settings.dump) for m in members if m.settings.dump is not None]
+    names = {container.id: container.name for container, _ in asked}
+    for identity, place in dump_places(asked).items():
+        yield Source(place, "dump", users=(names[identity],))
 
 
 def _members(fates: Iterable[_Fate]) -> tuple[str, ...]:

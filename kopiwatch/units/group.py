@@ -160,7 +160,7 @@ def _unit(
     }
     warnings = [*covered.warnings, *plan.warnings]
     if not covered.sources:
-        warnings.append("no volume or bind mount is protected: only the recipe is kept")
+        warnings.append("no volume, bind mount or dump is protected: only the recipe is kept")
     return msgspec.structs.replace(
         unit, problems=tuple(sorted(problems)), warnings=tuple(dict.fromkeys(warnings))
     )

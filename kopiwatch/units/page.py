@@ -114,11 +114,36 @@ is `partial`, if it
   was smaller than 1 MiB is not judged by its size,
 - **vanished** (`source-vanished`): it held files, and no member mounts it any more. What
   `kopi.include`, `kopi.exclude` and `kopi.binds` leave out is left out on purpose: that is only
-  noted, once. A container that lost its `kopi.enable` looks like one that was lost, and is refused.
+  noted, once. A container that lost its `kopi.enable` looks like one that was lost, and is refused;
+  so is a dump that no `kopi.dump` asks for any more.
 
 The restore point is kept, but it is not offered, and later runs are not compared with it. If it was
 meant, say so: `kopiwatch accept UNIT`. A volume that has a new name only because its project, unit
 or container has one (`old_data`, now `new_data`) is the same volume.
+"""
+
+_DUMPS = """
+## Dumps
+
+`kopi.dump` names the database that runs in the container. Before anybody is stopped, its own client
+is run inside the container, with the password that the container's environment or secret files
+hold, and what it prints becomes a source of the unit: `dumps/db.postgres.sql`. It counts only if
+the client exits 0 and the dump has its end; else the run fails, and nobody was stopped.
+
+| Value | What is run | Who logs in, unless a label says it |
+|---|---|---|
+| `postgres` | `pg_dumpall`, or `pg_dump` of `kopi.dump.database` | `POSTGRES_USER`, or `postgres` |
+| `mysql`, `mariadb` | `mysqldump` or `mariadb-dump`, of all databases or one | `root`, or \
+`MYSQL_USER` where only its password is known |
+| `mongodb` | `mongodump --archive` | `MONGO_INITDB_ROOT_USERNAME`, else nobody |
+| `redis` | `redis-cli --rdb -` | nobody, or the password in `REDIS_PASSWORD` |
+| `sqlite:<path>` | `sqlite3 <path> .backup` | nobody |
+| `command` | `kopi.dump.command` | as the command likes |
+
+The dump comes beside the volumes, not instead of them, and `kopi.mode` is as before. To keep the
+dump alone, leave the database's volume out with `kopi.exclude`; to keep both without downtime, take
+`kopi.mode: live`, and trust the dump. A container that does not run cannot be dumped, and that
+fails the run. More, and how a dump is put back by hand: [docs/dumps.md](docs/dumps.md).
 """
 
 _PROFILES = """
@@ -148,7 +173,7 @@ def render() -> str:
     """The whole page, as text."""
     head = "| Label | Value | Default | For | Meaning |\n|---|---|---|---|---|\n"
     rows = "".join(map(_row, LABELS))
-    return _INTRO + head + rows + _SCHEDULES + _RETENTION + _REFUSED + _PROFILES
+    return _INTRO + head + rows + _SCHEDULES + _RETENTION + _REFUSED + _DUMPS + _PROFILES
 
 
 def _row(label: Label) -> str:

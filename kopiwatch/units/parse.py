@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from kopiwatch.units.container import Container
+from kopiwatch.units.dump import faults, read_settings
 from kopiwatch.units.label import (
     ENABLE,
     PREFIX,
@@ -144,6 +145,7 @@ class _Reading:
             self.apply(layer, in_profile=True)
         self.apply(own, in_profile=False)
         self.refuse_unsupported()
+        self.refuse_unfitting_dump(own)
         unit = self.given.get("kopi.unit")
         instance = self.given.get("kopi.instance")
         misnamed = own.texts.get("kopi.unit", "") if unit is None else ""
@@ -214,14 +216,22 @@ class _Reading:
             hint = f"use {' or '.join(ways)}, or remove it" if ways else "remove it"
             self.complain(name, given.text, f"{said}is not supported by this version", hint)
 
+    def refuse_unfitting_dump(self, own: Layer) -> None:
+        """Labels of a dump that contradict each other, or lack one that they need."""
+        values = {name: given.value for name, given in self.given.items()}
+        own_names = [name for name in own.texts if name in values]
+        for name, reason, suggestion in faults(values, own_names):
+            self.complain(name, self.given[name].text, reason, suggestion)
+
     def settings(self) -> MemberSettings:
         """The values of level ``member``; defaults for the rest."""
         fields: dict[str, Any] = {}
         for name, given in self.given.items():
             row = find(name)
-            if row is not None and row.level == "member" and row.field:
+            if row is not None and row.level == "member" and row.field and "." not in row.field:
                 fields[row.field] = given.value
-        return MemberSettings(**fields)
+        dump = read_settings({name: given.value for name, given in self.given.items()})
+        return MemberSettings(dump=dump, **fields)
 
     def unit_wide(self) -> dict[str, Given]:
         """The values of level ``unit``."""

@@ -34,6 +34,12 @@ def bind_place(host_path: str) -> str:
     return f"binds/{_component(inner)}"
 
 
+def dump_place(owner: str, engine: str, extension: str) -> str:
+    """Where the dump of a database lies: ``dumps/db.postgres.sql``."""
+    inner = f"{_escape(owner, '/')}.{engine}.{extension}"
+    return f"dumps/{_component(inner)}"
+
+
 def clean(path: str) -> str:
     """The same path without doubled or trailing slashes; ``..`` stays, a link may hide there."""
     parts = [part for part in path.split("/") if part not in ("", ".")]

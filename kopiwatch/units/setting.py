@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from kopiwatch.units.dump import DumpSettings
 from kopiwatch.units.retention import Retention
 from kopiwatch.units.schedule import DEFAULT, Schedule
 from kopiwatch.units.value import Hours
@@ -22,6 +23,7 @@ class MemberSettings(msgspec.Struct, frozen=True):
     ``include`` and ``exclude`` hold volume names or mount destinations, globs allowed; an empty
     ``include`` means all volumes. ``binds`` holds destinations or globs; ``("*",)`` means all of
     them, ``()`` none. ``after`` names members (service or container) that start before this one.
+    ``dump`` is the dump of the database in it, None without one.
     """
 
     mode: Mode = "stop"
@@ -31,6 +33,7 @@ class MemberSettings(msgspec.Struct, frozen=True):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     binds: tuple[str, ...] = ()
+    dump: DumpSettings | None = None
 
 
 class UnitSettings(msgspec.Struct, frozen=True):

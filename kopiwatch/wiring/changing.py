@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio.to_thread
 
+from kopiwatch.backup.dump.phase import sweep
 from kopiwatch.backup.house import Listener
 from kopiwatch.backup.settle import Replayed, bring_all_back, readable, settle_verdicts
 from kopiwatch.backup.state import StateFolder
@@ -48,6 +49,7 @@ async def replay(
 ) -> tuple[Replayed, ...]:
     """End our strays and bring back what interrupted runs left down; needs the run lock."""
     strays = await end_strays(engine, identity)
+    await anyio.to_thread.run_sync(sweep, state.staging)
     if strays.ended:
         names = ", ".join(strays.ended)
         listener.say("strays", f"ended workers that an interrupted run left: {names}")

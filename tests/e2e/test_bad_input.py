@@ -59,7 +59,6 @@ def test_misspelt_label_disables_its_unit_only(local_site, scope):
 @pytest.mark.parametrize(
     ("label", "value"),
     [
-        ("kopi.dump", "postgres"),
         ("kopi.hook.pre.command", "true"),
         ("kopi.strategy", "clone"),
         ("kopi.drill", "@weekly"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kopiwatch.engine.port import Engine, ExecResult, Healthcheck, WorkerSpec
-from kopiwatch.testing.engine import FakeEngine, FakeWorker, volume_mount
+from kopiwatch.testing.engine import FakeEngine, FakeWorker, Streamed, volume_mount
 from kopiwatch.units.container import STATE_LABEL, WORKER_LABEL, Mount
 from support import docker
 
@@ -106,6 +106,7 @@ class FakeWorld:
             mounts=tuple(mounts),
             healthcheck=Healthcheck(("/bin/sh", "-c", check)) if check else None,
             on_exec=_run_here,
+            on_stream=_stream_here,
         )
 
     def full(self, name: str) -> str:
@@ -147,6 +148,16 @@ def _run_here(argv: tuple[str, ...], user: str) -> ExecResult | None:
     except FileNotFoundError as error:
         return ExecResult(126, str(error))
     return ExecResult(done.returncode, done.stdout.decode()[-8192:])
+
+
+def _stream_here(argv: tuple[str, ...], user: str, stdin: bytes) -> Streamed:
+    if argv[0] == "sleep":
+        return Streamed(exit_code=None)
+    try:
+        done = subprocess.run(argv, input=stdin, capture_output=True, timeout=5, check=False)
+    except FileNotFoundError as error:
+        return Streamed(err=str(error).encode(), exit_code=126)
+    return Streamed((done.stdout,), done.stderr, done.returncode)
 
 
 class DockerWorld:

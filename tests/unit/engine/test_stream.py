@@ -23,12 +23,15 @@ def test_both_streams_come_out_whole_however_they_were_cut(written, step):
     whole = b"".join(frame(stream, content) for stream, content in written)
     streams = Demultiplexer()
     pieces = [whole[at : at + step] for at in range(0, len(whole), step)]
-    got = b"".join(streams.feed(piece) for piece in pieces)
-    assert got == b"".join(content for _, content in written)
+    got = [frame for piece in pieces for frame in streams.feed(piece)]
+    assert got == written
+    assert not streams.torn
 
 
 def test_a_frame_is_held_back_until_it_is_complete():
     """Half a frame could be the half of a character."""
     streams = Demultiplexer()
-    assert streams.feed(frame(1, b"whole") + frame(2, b"half")[:-1]) == b"whole"
-    assert streams.feed(b"f") == b"half"
+    assert streams.feed(frame(1, b"whole") + frame(2, b"half")[:-1]) == [(1, b"whole")]
+    assert streams.torn
+    assert streams.feed(b"f") == [(2, b"half")]
+    assert not streams.torn

@@ -139,7 +139,6 @@ def test_misspelt_name_suggests_the_right_one():
         ("kopi.scope", "full"),
         ("kopi.ignore", "*.tmp"),
         ("kopi.ignore.db", "*.tmp"),
-        ("kopi.dump", "postgres"),
         ("kopi.hook.pre.command", "sync"),
         ("kopi.drill", "@weekly"),
         ("kopi.notify", "failure"),
@@ -159,7 +158,7 @@ def test_value_that_asks_for_nothing_is_fine(label, value):
     assert parse(container("web", labels={label: value})).problems == ()
 
 
-@pytest.mark.parametrize("label", ["kopi.drill", "kopi.dump.timeout"])
+@pytest.mark.parametrize("label", ["kopi.drill", "kopi.hook.pre.timeout"])
 def test_malformed_value_of_an_unsupported_label_is_a_problem(label):
     """An unsupported label is read all the same."""
     (problem,) = parse(container("web", labels={label: "nonsense"})).problems
@@ -295,7 +294,11 @@ def test_no_given_value_is_replaced_by_a_default(labels):
         value = read(row.reader, text)
         assert not isinstance(value, Bad)
         assert row.supports(value)
-        if row.field:
+        if row.field.startswith("dump."):
+            dump = found.settings.dump
+            if dump is not None and name != "kopi.dump":
+                assert getattr(dump, name.removeprefix("kopi.dump.")) == value
+        elif row.field:
             held = (
                 getattr(found.settings, row.field)
                 if row.level == "member"

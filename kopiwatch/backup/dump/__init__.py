@@ -1,0 +1,1 @@
+"""Database dumps: taken inside the member, before anybody is stopped."""
