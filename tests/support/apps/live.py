@@ -30,10 +30,15 @@ done
 
 @dataclass(frozen=True)
 class Backup:
-    """One run that was a success. ``read_at`` is when its reading began, in seconds since 1970."""
+    """One run that was a success.
+
+    ``read_at`` and ``dumped_at`` are when it began to read and to dump, in seconds since 1970;
+    ``dumped_at`` is 0 where nothing was dumped.
+    """
 
     run: str
     read_at: float
+    dumped_at: float
     window: float
     document: Mapping[str, Any]
 
@@ -95,9 +100,11 @@ class Live:
         (run,) = self.site.json("backup", UNIT)["runs"]
         assert (run["verdict"], run["message"]) == ("success", "")
         self.wait_for_more(10)
-        (read,) = (phase for phase in run["phases"] if phase["phase"] == "read")
-        at = datetime.fromisoformat(read["began"]).timestamp()
-        return Backup(run["run"], at, run["window"], run)
+        began = {
+            phase["phase"]: datetime.fromisoformat(phase["began"]).timestamp()
+            for phase in run["phases"]
+        }
+        return Backup(run["run"], began["read"], began.get("dumps", 0), run["window"], run)
 
     def restored(self, backup: Backup, target: Path) -> str:
         """Restore it into a folder, and start the same application on that. Returns its id."""
@@ -105,6 +112,15 @@ class Live:
         data = target / "volumes" / self.scope.full("data")
         self.application.prove_files(self.scope, data)
         return self.application.start(self.scope, f"restored-{backup.run}", data=str(data))
+
+    def restored_from_dump(self, backup: Backup, target: Path) -> str:
+        """Restore it into a folder, and feed the dump in it to the same application, empty."""
+        self.site.ok("restore", UNIT, "--at", backup.run, "--to", str(target))
+        (dump,) = (target / "dumps").iterdir()
+        empty = target / "empty"
+        empty.mkdir()
+        name = f"from-dump-{backup.run}"
+        return self.application.start_from_dump(self.scope, name, dump, empty)
 
     def prove(self, backup: Backup, container: str) -> None:
         """The application finds nothing wrong, and what had been acknowledged is there."""
