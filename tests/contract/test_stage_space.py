@@ -204,8 +204,9 @@ def test_pass_that_hangs_can_be_left_off(worker, disk, by):
 
 @pytest.mark.parametrize("how", ["end of input", "SIGTERM"])
 def test_worker_that_leaves_deletes_its_stage(worker, disk, how):
-    """Nobody would watch it any more; nothing that the worker started stays."""
-    (disk / "source/file").write_text("content")
+    """Before it has left: as the first process of a container it takes all others with it."""
+    for number in range(3000):  # more than are deleted before anybody could look
+        (disk / "source" / str(number)).touch()
     pre_stage(worker, disk)
     children = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text()
     assert len(children.split()) == 2
