@@ -21,8 +21,8 @@ from kopiwatch.units.container import STATE_LABEL, WORKER_LABEL
 ENTRYPOINT = ("python3", "-I", "-S", "/usr/local/lib/kopiwatch/kopiwatch/worker")
 PLACE = "/kopiwatch"
 CAPABILITIES = ("DAC_READ_SEARCH",)
-STAGE_CAPABILITIES = (*CAPABILITIES, "DAC_OVERRIDE", "CHOWN", "FOWNER")
-"""A stage is written with the owners and modes of its sources."""
+STAGE_CAPABILITIES = (*CAPABILITIES, "DAC_OVERRIDE", "CHOWN", "FOWNER", "FSETID")
+"""A stage is written with the owners and modes of its sources, setuid and setgid included."""
 
 
 class OwnFolders(msgspec.Struct, frozen=True):

@@ -127,6 +127,7 @@ async def test_a_worker_that_cannot_be_had_at_all_fails_the_run(world):
     assert world.states == ["running", "running"]
 
 
+@pytest.mark.parametrize("world", ["full"], indirect=True)
 async def test_a_disk_that_hangs_is_a_warning(world):
     """The worker gives its reader up; nothing is asked of that disk again."""
     stuck = {"say": "error", "reason": "stuck", "text": "reading the project's files did not end"}

@@ -130,6 +130,13 @@ def test_a_single_file_can_be_a_root(point):
     assert told["/opt/x/other"]["reason"] == "outside"
 
 
+def test_a_folder_that_begins_alike_is_another(point):
+    (told,) = ask([("/srv/shop", point)], "/srv/shop/../shop-a").values()
+    assert told["reason"] == "outside"
+    (told,) = ask([("/srv/sh", point)], "/srv/shop/a").values()
+    assert told["reason"] == "outside"
+
+
 def test_the_files_of_a_folder(point):
     told = ask([("/srv/shop", point)], folders=["/srv/shop", "/srv/shop/none"])
     assert content(told["/srv/shop/a"]) == b"A"
