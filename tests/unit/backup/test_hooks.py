@@ -467,6 +467,20 @@ async def journal_in_a_post_hook(world) -> Journal:
     return seen[0]
 
 
+async def test_replay_that_cannot_start_the_member_keeps_its_hook(world):
+    """It is tried again with the start."""
+    both(world)
+    world.engine.fail("start", "db", EngineError("port is in use"), times=8)
+    await world.run()
+    (repaid,) = await replay(world)
+    assert (repaid.good, repaid.owed) == (False, ("db",))
+    assert "STILL TO RUN: db" in str(repaid)
+    assert "post db" not in ran(world)
+    await replay(world)
+    assert ran(world)[-1] == "post db"
+    assert await world.journal() is None
+
+
 async def test_journal_of_an_older_version_is_read(world):
     """It knows no hooks, and owes none."""
     path = world.state.journals.folder / "shop.json"

@@ -332,3 +332,16 @@ def test_plan_never_raises_and_keeps_every_order(host):
         owner_id = owner if owner in by_id else by_name[owner].id if owner in by_name else ""
         if owner_id in stopped and row.running and not row.worker:
             assert row.id in stopped
+
+
+def test_sequence_holds_all_members_in_the_order_of_starts():
+    """Also those whom nobody stops; nothing is warned of for their sake."""
+    rows = [
+        shop("web", depends="app:service_started:false"),
+        shop("app", volume("v", writable=False), depends="db:service_started:false"),
+        shop("db", state="exited"),
+    ]
+    plan, levels = plan_of(*rows)
+    names = {row.id: row.name for row in rows}
+    assert ([names[id_] for id_ in plan.sequence], levels) == (["db", "app", "web"], [])
+    assert plan.warnings == ()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from unit.units.build import container
 
 from kopiwatch.units.container import Container
+from kopiwatch.units.hook import Hook
 from kopiwatch.units.label import NAMES, find
 from kopiwatch.units.parse import DROP, check_profiles, parse
 from kopiwatch.units.value import Bad, read
@@ -310,3 +311,27 @@ def test_no_given_value_is_replaced_by_a_default(labels):
                 else found.unit_wide[name].value
             )
             assert held == value
+
+
+def test_hooks_are_read_with_all_that_belongs_to_them():
+    """Each side for itself; what is not said has its default."""
+    labels = {
+        "kopi.hook.pre.command": "echo \"a 'b'\"",
+        "kopi.hook.pre.user": "app",
+        "kopi.hook.pre.timeout": "5s",
+        "kopi.hook.pre.on-error": "continue",
+        "kopi.hook.post.command": '["a", "b c"]',
+    }
+    hooks = parse(container("web", labels=labels)).settings.hooks
+    command = ("sh", "-c", "echo \"a 'b'\"")
+    assert hooks.pre == Hook(command, "app", timedelta(seconds=5), "continue")
+    assert hooks.post == Hook(("a", "b c"), "", timedelta(seconds=30), "fail")
+
+
+def test_hook_without_a_command_is_a_problem_where_its_label_stands():
+    """A profile may say for all hooks how they run; a label must have one to speak of."""
+    (problem,) = parse(container("web", labels={"kopi.hook.pre.user": "app"})).problems
+    assert "no command to run" in problem.reason
+    assert problem.suggestion == "add kopi.hook.pre.command, or remove it"
+    profiles = {"default": {"kopi.hook.pre.timeout": "5m"}}
+    assert parse(container("web"), profiles).problems == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import time, timedelta
 
 import pytest
@@ -323,3 +324,10 @@ def test_no_text_makes_a_reader_raise(row, text):
     found = read(row.reader, text)
     if not text.strip():
         assert isinstance(found, Bad)
+
+
+@given(st.lists(st.text(max_size=20), min_size=1, max_size=4))
+def test_command_as_json_array_is_its_words(words):
+    """Quotes, blanks and dollars arrive as they are; an empty program is no command."""
+    found = read_command(json.dumps(words))
+    assert found == tuple(words) if words[0] else isinstance(found, Bad)
