@@ -195,6 +195,18 @@ def test_sqlite_copies_one_moment_of_a_database_that_is_written_to(tmp_path, mon
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_sqlite_is_copied_inside_of_a_read_transaction(run, tmp_path):
+    """Else SQLite begins its backup anew at each write of another process, and may never end."""
+    (tmp_path / "app.db").write_bytes(b"x")
+    run(DumpSettings("sqlite", path=str(tmp_path / "app.db")), "sqlite3")  # makes the folder's link
+    program = tmp_path / "bin" / "sqlite3"
+    program.write_text(f'#!/bin/sh\nfor w; do echo "$w" >>{tmp_path}/said; done\n')
+    run(DumpSettings("sqlite", path=str(tmp_path / "app.db")))
+    words = (tmp_path / "said").read_text().splitlines()
+    begun, read = words.index("BEGIN"), words.index("SELECT count(*) FROM sqlite_master")
+    assert begun < read < next(at for at, word in enumerate(words) if word.startswith(".backup"))
+
+
 @pytest.mark.parametrize(
     ("path", "words"), [("/no/such.db", "there is no file"), ("", "there is no file")]
 )
