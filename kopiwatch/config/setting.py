@@ -162,7 +162,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "cache_dir",
         "`/var/cache/kopiwatch`",
-        "Kopia's cache; losing it costs time only.",
+        "Kopia's cache, and what was read of stored trees; losing it costs time only.",
         fault_of_path,
     ),
     Setting("repository", "`filesystem:/repository`", "Where the backups go."),
