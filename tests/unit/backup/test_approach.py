@@ -101,7 +101,8 @@ async def test_stage_is_complete_and_only_what_is_written_is_staged(busy, label)
         if mount.target.startswith("/mnt/.stage")
     }
     assert below == {"/mnt/.stage/0": True, "/recipe": False, "/volumes/media": False}
-    assert set(seen["spec"].capabilities) == {"DAC_READ_SEARCH", "DAC_OVERRIDE", "CHOWN", "FOWNER"}
+    wanted = {"DAC_READ_SEARCH", "DAC_OVERRIDE", "CHOWN", "FOWNER", "FSETID"}
+    assert set(seen["spec"].capabilities) == wanted
 
 
 @pytest.mark.parametrize("strategy", ["gate", "hot"])
