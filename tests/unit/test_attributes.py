@@ -92,6 +92,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("lists")
 
 
+@settings(deadline=None)
 @given(what=attributes)
 def test_list_reads_as_it_was_written(folder, what):
     """Whatever bytes a name or value holds."""
@@ -102,7 +103,7 @@ def test_list_reads_as_it_was_written(folder, what):
     assert read(written(folder, twice)) == twice
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(what=attributes, place=st.floats(0, 1), byte=st.integers(1, 255))
 def test_list_with_a_changed_byte_is_refused(folder, what, place, byte):
     """One byte is enough, wherever it is."""
@@ -112,7 +113,7 @@ def test_list_with_a_changed_byte_is_refused(folder, what, place, byte):
         read(bytes(content))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(what=attributes, place=st.floats(0, 1, exclude_max=True))
 def test_list_that_is_cut_off_is_refused(folder, what, place):
     """At any place; an empty file is no empty list."""
