@@ -136,7 +136,6 @@ def test_misspelt_name_suggests_the_right_one():
     ("label", "value"),
     [
         ("kopi.strategy", "clone"),
-        ("kopi.scope", "full"),
         ("kopi.ignore", "*.tmp"),
         ("kopi.ignore.db", "*.tmp"),
         ("kopi.dump", "postgres"),
