@@ -163,10 +163,10 @@ def test_a_project_comes_back_byte_for_byte(site, make_shop, tmp_path):
     ]
 
 
-def test_what_docker_must_make_again_is_in_the_recipe(local_site, make_shop, tmp_path):
+def test_what_docker_must_make_again_is_in_the_recipe(site, make_shop, tmp_path):
     """Networks with their addresses and flags, volumes with labels, images by their id."""
-    shop = make_shop(local_site, "full")
-    _, unit, _ = backed_up(local_site, shop, tmp_path / "out")
+    shop = make_shop(site, "full")
+    _, unit, _ = backed_up(site, shop, tmp_path / "out")
     (network,) = unit["networks"]
     assert (network["Internal"], network["Labels"]["purpose"]) == (True, "test")
     assert network["IPAM"]["Config"][0]["Subnet"] == shop.subnet
