@@ -1,0 +1,1 @@
+"""Real applications under load, in the image that scripts/lib/apps.sh makes."""
