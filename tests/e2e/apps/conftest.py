@@ -17,6 +17,13 @@ def scope() -> Iterator[docker.Scope]:
     """A corner of the real Docker whose containers are of the image of applications."""
     with docker.scope(apps_image()) as made:
         yield made
+        remove_containers(made)
+
+
+def remove_containers(scope: docker.Scope) -> None:
+    """One at a time, and with patience: a database on a busy machine is long in dying."""
+    for container in docker.call("ps", "-aq", "--filter", f"label={scope.label}").split():
+        docker.call("rm", "--force", "--volumes", container, timeout=200)
 
 
 @pytest.fixture
@@ -31,5 +38,5 @@ def site_with(tmp_path: Path, scope: docker.Scope) -> Iterator[Callable[[str], S
     yield make
     for site in made:
         assert not site.workers(), "workers were left behind"
-    scope.end()  # the containers of restored folders go before the folders
+    remove_containers(scope)  # before the folders that they run on
     shutil.rmtree(tmp_path, ignore_errors=True)

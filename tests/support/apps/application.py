@@ -37,13 +37,16 @@ class Application(ABC):
     ``ready`` is a command in it that succeeds as soon as it answers. ``client`` is a shell script
     that defines ``put N``, which returns 0 once the number N is acknowledged, and ``fill`` and
     ``background``, which make more data and more load; empty where the application writes by
-    itself.
+    itself. ``dump`` holds the labels that make kopiwatch dump it, and ``feed`` is the command in a
+    container that takes such a dump on its standard input.
     """
 
     name: ClassVar[str]
     server: ClassVar[str]
     ready: ClassVar[str]
     client: ClassVar[str] = ""
+    dump: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    feed: ClassVar[str] = ""
     options: ClassVar[Sequence[str]] = ()
     environment: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
@@ -92,6 +95,12 @@ class Application(ABC):
         """Check restored files before the application is started on them, where it has a tool."""
         return
 
+    def start_from_dump(self, scope: docker.Scope, name: str, dump: Path, folder: Path) -> str:
+        """Start it on an empty folder, and feed it a dump. Returns the container."""
+        container = self.start(scope, name, data=str(folder))
+        feed(container, self.feed, dump)
+        return container
+
     @abstractmethod
     def prove(self, container: str) -> None:
         """Run the application's own check, and check what its load keeps true. Raises."""
@@ -120,6 +129,15 @@ def succeeds(container: str, command: str) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def feed(container: str, command: str, file: Path) -> None:
+    """Run a shell command in a container with a file as its standard input. Raises RuntimeError."""
+    docker.call(
+        *("exec", "--interactive", container, "/bin/sh", "-ec", command),
+        data=file.read_bytes(),
+        timeout=120,
+    )
 
 
 def log_of(container: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,16 +30,21 @@ done
 
 @dataclass(frozen=True)
 class Backup:
-    """One run that was a success. ``read_at`` is when its reading began, in seconds since 1970."""
+    """One run that was a success.
+
+    ``read_at`` and ``dumped_at`` are when it began to read and to dump, in seconds since 1970;
+    ``dumped_at`` is 0 where nothing was dumped.
+    """
 
     run: str
     read_at: float
+    dumped_at: float
     window: float
     document: Mapping[str, Any]
 
 
 class Live:
-    """``application`` in the unit ``app``, on the volume ``data`` of the scope."""
+    """``application`` in the unit ``app``, on the volume ``data`` of the scope or on a folder."""
 
     def __init__(
         self,
@@ -48,11 +53,14 @@ class Live:
         application: Application,
         labels: Mapping[str, str],
         *,
-        options: Sequence[str] = (),
+        data: Path | None = None,
     ) -> None:
         self.site = site
         self.scope = scope
         self.application = application
+        self._place = f"volumes/{scope.full('data')}"
+        if data is not None:
+            self._place = f"binds/{str(data).strip('/').replace('/', '~')}"
         self._said = site.folder / "said"
         self._said.mkdir()
         network = scope.network("net") if application.client else "none"
@@ -60,11 +68,11 @@ class Live:
         self.container = application.start(
             scope,
             "db",
-            data="data",
+            data=str(data or "data"),
             network=network,
             labels=own | labels,
             volumes=() if application.client else (f"{self._said}:{SAID}",),
-            options=(*options, *(("--network-alias", "db") if application.client else ())),
+            options=("--network-alias", "db") if application.client else (),
         )
         if application.client:
             fill = "until fill; do sleep 0.2; done"
@@ -95,16 +103,27 @@ class Live:
         (run,) = self.site.json("backup", UNIT)["runs"]
         assert (run["verdict"], run["message"]) == ("success", "")
         self.wait_for_more(10)
-        (read,) = (phase for phase in run["phases"] if phase["phase"] == "read")
-        at = datetime.fromisoformat(read["began"]).timestamp()
-        return Backup(run["run"], at, run["window"], run)
+        began = {
+            phase["phase"]: datetime.fromisoformat(phase["began"]).timestamp()
+            for phase in run["phases"]
+        }
+        return Backup(run["run"], began["read"], began.get("dumps", 0), run["window"], run)
 
     def restored(self, backup: Backup, target: Path) -> str:
         """Restore it into a folder, and start the same application on that. Returns its id."""
         self.site.ok("restore", UNIT, "--at", backup.run, "--to", str(target))
-        data = target / "volumes" / self.scope.full("data")
+        data = target / self._place
         self.application.prove_files(self.scope, data)
         return self.application.start(self.scope, f"restored-{backup.run}", data=str(data))
+
+    def restored_from_dump(self, backup: Backup, target: Path) -> str:
+        """Restore it into a folder, and feed the dump in it to the same application, empty."""
+        self.site.ok("restore", UNIT, "--at", backup.run, "--to", str(target))
+        (dump,) = (target / "dumps").iterdir()
+        empty = target / "empty"
+        empty.mkdir()
+        name = f"from-dump-{backup.run}"
+        return self.application.start_from_dump(self.scope, name, dump, empty)
 
     def prove(self, backup: Backup, container: str) -> None:
         """The application finds nothing wrong, and what had been acknowledged is there."""

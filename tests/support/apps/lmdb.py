@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from support.apps.application import FOLDER, SAID, Application, execute, whole_numbers
+from pathlib import Path
+from types import MappingProxyType
+
+from support import docker
+from support.apps.application import FOLDER, SAID, Application, execute, feed, whole_numbers
 
 ROWS = 4000
 PROGRAM = f"""
@@ -62,6 +66,16 @@ class Lmdb(Application):
     name = "lmdb"
     server = f"exec python3 -c '{PROGRAM}'"
     ready = f"mdb_stat {FOLDER}"
+
+    dump = MappingProxyType(
+        {"kopi.dump": "command", "kopi.dump.command": f'["mdb_dump", "-a", "{FOLDER}"]'}
+    )
+
+    def start_from_dump(self, scope: docker.Scope, name: str, dump: Path, folder: Path) -> str:
+        loader = scope.run(f"{name}-loader", volumes=[f"{folder}:{FOLDER}"])
+        feed(loader, f"mdb_load {FOLDER}", dump)
+        docker.call("rm", "--force", loader)
+        return self.start(scope, name, data=str(folder))
 
     def prove(self, container: str) -> None:
         # A copy with compaction follows every page that is in use.

@@ -39,6 +39,8 @@ exec mariadbd --user=mysql --datadir={FOLDER} --bind-address=0.0.0.0 --init-file
     ready = 'mariadb-admin --password="$MARIADB_ROOT_PASSWORD" ping'
     options = ("--health-cmd", ready, "--health-interval", "1s")
     environment = MappingProxyType({"MARIADB_ROOT_PASSWORD": PASSWORD})
+    dump = MappingProxyType({"kopi.dump": "mariadb"})
+    feed = 'mariadb --user=root --password="$MARIADB_ROOT_PASSWORD"'
     client = f"""
 export MYSQL_PWD={PASSWORD}
 run() {{ mariadb --host=db --connect-timeout=2 --user=root --execute="$1"; }}

@@ -34,6 +34,8 @@ exec setpriv --reuid=postgres --regid=postgres --init-groups \\
     ready = "pg_isready --quiet --username=postgres --host=127.0.0.1"
     options = ("--stop-signal", "SIGINT", "--health-cmd", ready, "--health-interval", "1s")
     environment = MappingProxyType({"POSTGRES_PASSWORD": PASSWORD})
+    dump = MappingProxyType({"kopi.dump": "postgres"})
+    feed = "psql --no-psqlrc --quiet --username=postgres --dbname=postgres >/dev/null"
     client = f"""
 export PGHOST=db PGUSER=postgres PGPASSWORD={PASSWORD} PGCONNECT_TIMEOUT=2
 run() {{ psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --output=/dev/null --command="$1"; }}

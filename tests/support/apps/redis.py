@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import MappingProxyType
 
 from support import docker
 from support.apps.application import (
@@ -27,10 +29,12 @@ class Redis(Application):
     server = f"""
 chown redis {FOLDER}
 exec setpriv --reuid=redis --regid=redis --init-groups redis-server --dir {FOLDER} \\
-  --bind 0.0.0.0 --protected-mode no --save '60 1000' --appendonly yes --appendfsync always \\
+  --bind 0.0.0.0 --protected-mode no --save '60 1000' \\
+  --appendonly "${{APPEND_ONLY:-yes}}" --appendfsync always \\
   --aof-load-truncated no --auto-aof-rewrite-min-size 4mb
 """
     ready = "redis-cli -e set ready 1"
+    dump = MappingProxyType({"kopi.dump": "redis"})
     client = f"""
 fill() {{ redis-benchmark -h db -q -t set -r {KEYS} -n {KEYS * 2} -d 400 -c 4 -P 16 >/dev/null; }}
 put() {{
@@ -50,6 +54,11 @@ background() {{
         said = execute_check(container, f"redis-check-aof {manifest}")
         assert "All AOF files and manifest are valid" in said, said
         docker.call("rm", "--force", container)
+
+    def start_from_dump(self, scope: docker.Scope, name: str, dump: Path, folder: Path) -> str:
+        # With an append-only file Redis looks at no other, even if it has none yet.
+        shutil.copyfile(dump, folder / "dump.rdb")
+        return self.start(scope, name, data=str(folder), options=("--env", "APPEND_ONLY=no"))
 
     def prove(self, container: str) -> None:
         size = int(execute(container, "redis-cli dbsize"))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from types import MappingProxyType
+
+from support import docker
 from support.apps.application import FOLDER, SAID, Application, execute, whole_numbers
 
 ROWS = 4000
@@ -51,6 +56,12 @@ class Sqlite(Application):
     name = "sqlite"
     server = f"exec python3 -c '{PROGRAM}'"
     ready = f"[ -s {FOLDER}/app.db ]"
+
+    dump = MappingProxyType({"kopi.dump": f"sqlite:{FOLDER}/app.db"})
+
+    def start_from_dump(self, scope: docker.Scope, name: str, dump: Path, folder: Path) -> str:
+        shutil.copyfile(dump, folder / "app.db")
+        return self.start(scope, name, data=str(folder))
 
     def query(self, container: str, text: str) -> str:
         """What the shell of SQLite prints for it."""
