@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,7 +44,7 @@ class Backup:
 
 
 class Live:
-    """``application`` in the unit ``app``, on the volume ``data`` of the scope."""
+    """``application`` in the unit ``app``, on the volume ``data`` of the scope or on a folder."""
 
     def __init__(
         self,
@@ -53,11 +53,14 @@ class Live:
         application: Application,
         labels: Mapping[str, str],
         *,
-        options: Sequence[str] = (),
+        data: Path | None = None,
     ) -> None:
         self.site = site
         self.scope = scope
         self.application = application
+        self._place = f"volumes/{scope.full('data')}"
+        if data is not None:
+            self._place = f"binds/{str(data).strip('/').replace('/', '~')}"
         self._said = site.folder / "said"
         self._said.mkdir()
         network = scope.network("net") if application.client else "none"
@@ -65,11 +68,11 @@ class Live:
         self.container = application.start(
             scope,
             "db",
-            data="data",
+            data=str(data or "data"),
             network=network,
             labels=own | labels,
             volumes=() if application.client else (f"{self._said}:{SAID}",),
-            options=(*options, *(("--network-alias", "db") if application.client else ())),
+            options=("--network-alias", "db") if application.client else (),
         )
         if application.client:
             fill = "until fill; do sleep 0.2; done"
@@ -109,7 +112,7 @@ class Live:
     def restored(self, backup: Backup, target: Path) -> str:
         """Restore it into a folder, and start the same application on that. Returns its id."""
         self.site.ok("restore", UNIT, "--at", backup.run, "--to", str(target))
-        data = target / "volumes" / self.scope.full("data")
+        data = target / self._place
         self.application.prove_files(self.scope, data)
         return self.application.start(self.scope, f"restored-{backup.run}", data=str(data))
 
