@@ -4,45 +4,39 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 
 import anyio
 import msgspec
 
-from kopiwatch import __version__
-from kopiwatch.backup import survey
 from kopiwatch.backup.access import WorkerPlan
 from kopiwatch.backup.answer import failure, manifest
 from kopiwatch.backup.course import Course
 from kopiwatch.backup.dump.phase import Dumps
-from kopiwatch.backup.earlier import held_against, last_good
-from kopiwatch.backup.gate import CONFIG_NAME, GatedKopia, Launch, SetUp, gated
+from kopiwatch.backup.earlier import last_good
+from kopiwatch.backup.gate import GatedKopia, gated
 from kopiwatch.backup.hooking import MemberHooks
 from kopiwatch.backup.house import House
 from kopiwatch.backup.keep import NOTHING, Kept, keep
-from kopiwatch.backup.plan import NO_EXTRA, Extra, parents_trusted, plan_hold, worker_plan
+from kopiwatch.backup.launching import Launching, names_of
+from kopiwatch.backup.plan import parents_trusted, plan_hold
 from kopiwatch.backup.plausible import REFUSALS, hint, terms_of
 from kopiwatch.backup.recipe_run import RunRecipe
 from kopiwatch.backup.result import RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import make_durable
-from kopiwatch.backup.stage import places, staged, written
-from kopiwatch.backup.stopping import HoldPlan
+from kopiwatch.backup.stage import staged
+from kopiwatch.backup.stored import confirm, read_back
 from kopiwatch.backup.strategy import DEFAULT_RATE
 from kopiwatch.backup.survey import Survey
 from kopiwatch.backup.turn import Turn
-from kopiwatch.backup.verdict import HOOK, judge, judge_source, remarks
+from kopiwatch.backup.verdict import HOOK, judge, remarks
 from kopiwatch.backup.window import Window
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
-from kopiwatch.kopia import argv
 from kopiwatch.kopia.record import Snapshot
-from kopiwatch.kopia.tree import RECIPE, parts
 from kopiwatch.task import together
 from kopiwatch.units.container import Container
-from kopiwatch.units.group import hot_path, tree_path
 from kopiwatch.units.unit import Unit
 from kopiwatch.words import counted
 
-READY_SECONDS = 300.0
 SETTLE_SECONDS = 120.0
 SHARED_HINT = (
     "containers that write to the same data belong into one unit (kopi.unit); or let the other "
@@ -78,8 +72,10 @@ class Run:
         self.listed = listed
         self.began = house.clock.now()
         self.recipe = RunRecipe(house, unit)
-        self.course = Course(house, unit.name, run, self._source)
-        self.window = Window(self.course, unit, HoldPlan(), paths=())
+        self.names = names_of(unit.name, host=house.host, instance=house.instance)
+        self.course = Course(house, unit.name, run, self.names.source)
+        self.window = Window(self.course, unit)
+        self.launching = Launching(self.course, unit, self.window, self.recipe, self.names)
         self.hooks = MemberHooks(self.course, unit)
         self.dumps = Dumps(self.course, unit)
         self.result: RunResult | None = None
@@ -89,8 +85,6 @@ class Run:
         self.last_good: Snapshot | None = None
         self.terms = terms_of(unit)
         self.notes: tuple[str, ...] = ()
-        self.survey = Survey()
-        self.launched = False
         self.kept = NOTHING
         self.kopia_lost = False
         self.unrecorded: KopiwatchError | None = None
@@ -102,6 +96,7 @@ class Run:
 
         Cancellation brings back what is down, settles the verdict, and is raised on.
         """
+        launching = self.launching
         try:
             limit = self.house.run_timeout.total_seconds()
             with self.course.deadline(limit, "the run took longer than KOPIWATCH_RUN_TIMEOUT"):
@@ -113,10 +108,10 @@ class Run:
                     gated(self.unit.name, session) as kopia,
                 ):
                     try:
-                        volatile = await self._set_up(kopia, plan)
-                        await self._choose(kopia, plan)
-                        await self.window.approach.warm(kopia, self._hot_pass(plan))
-                        await self._ready(kopia, plan, force_hash=volatile or not trusted)
+                        volatile = await launching.set_up(kopia, plan, last=self.last_good)
+                        await launching.choose(kopia, plan, rate=self.rate)
+                        await self.window.approach.warm(kopia, launching.hot_pass(plan))
+                        await launching.ready(kopia, plan, force_hash=volatile or not trusted)
                         await self.turn.unwatched({m.id for m in self.window.hold.held})
                         async with self.hooks.around(self.window.hold.sequence):
                             await self.window.open(kopia, self._window_limit)
@@ -182,6 +177,11 @@ class Run:
             hint=hint,
         )
 
+    @property
+    def survey(self) -> Survey:
+        """What the walk of the sources found, empty before it has ended."""
+        return self.launching.survey
+
     # -- before the window ---------------------------------------------------------------------
 
     async def _check(self) -> tuple[WorkerPlan, bool]:
@@ -190,13 +190,14 @@ class Run:
         with self.course.timed("check"):
             await self._refuse_debts()
             await house.state.journals.reserve()
-            await house.repository.check_policy(self._source)
+            await house.repository.check_policy(self.names.source)
             earlier = await self._earlier()
             self.last_good = last_good(earlier)
             hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
             # Dumps are at rest in a folder of our own: nobody writes to them in the window.
-            paths = tuple(f"{self._root}/{s.path}" for s in unit.sources if s.kind != "dump")
-            self.window = Window(self.course, unit, hold, paths=paths)
+            root = self.names.root
+            paths = tuple(f"{root}/{s.path}" for s in unit.sources if s.kind != "dump")
+            self.window.hold, self.window.paths = hold, paths
             await self.dumps.prepare(hold.inspected, self.last_good)
             folder = await self.recipe.begin(
                 self.run,
@@ -208,14 +209,14 @@ class Run:
             names = {source.volume for source in unit.sources if source.volume}
             volumes = await together([partial(house.engine.volume, name) for name in names])
             self.window.mountpoints = {v.name: v.mountpoint for v in volumes if v is not None}
-            plan = self._plan(folder, self._extra())
+            plan = self.launching.plan(folder, self.rows, dumps=self.dumps.mount)
             await house.access.check(plan)
         return plan, parents_trusted(earlier, hold.reading)
 
     async def _earlier(self) -> tuple[Snapshot, ...]:
         if self.listed is None:
-            return await self.house.repository.snapshots(self._source)
-        return tuple(each for each in self.listed if str(each.source) == self._source)
+            return await self.house.repository.snapshots(self.names.source)
+        return tuple(each for each in self.listed if str(each.source) == self.names.source)
 
     async def _refuse_debts(self) -> None:
         """What an earlier run owes is on record; a run of ours would write over it."""
@@ -232,142 +233,6 @@ class Run:
             reason="owed",
             hint="see why with `docker start`; every command that changes something tries again",
         )
-
-    def _plan(self, recipe: Path, extra: Extra = NO_EXTRA) -> WorkerPlan:
-        instance = self.house.instance
-        return worker_plan(
-            self.unit,
-            run=self.run,
-            instance=instance,
-            recipe=str(recipe),
-            dumps=self.dumps.mount,
-            besides=self.recipe.besides,
-            extra=extra,
-        )
-
-    def _extra(self) -> Extra:
-        """What the strategy may need; nothing where there is no window to be shortened."""
-        unit, window = self.unit, self.window
-        if not window.hold.held:
-            return NO_EXTRA
-        return Extra(
-            hot=unit.settings.strategy in ("auto", "hot"),
-            stages=places(unit, self.house, self._root),
-            written=written(unit, self.rows, window.mountpoints),
-        )
-
-    @property
-    def _root(self) -> str:
-        return tree_path(self.unit.name, self.house.instance)
-
-    @property
-    def _source(self) -> str:
-        return f"{argv.USER}@{self.house.host}:{self._root}"
-
-    @property
-    def _hot_source(self) -> str:
-        return f"{argv.USER}@{self.house.host}:{hot_path(self._root)}"
-
-    async def _set_up(self, kopia: GatedKopia, plan: WorkerPlan) -> bool:
-        """The worker has all that it needs, and walks the sources.
-
-        Returns whether a source lies in memory.
-        """
-        house, at = self.house, self.house.access.places
-        with (
-            self.course.timed("check"),
-            self.course.deadline(READY_SECONDS, "the worker did not get ready"),
-        ):
-            files = await house.repository.worker_files(
-                cache_dir=f"{at.cache}/kopia",
-                storage_path=f"{at.repository}/kopia" if house.repository_is_folder else None,
-            )
-            own = [at.cache, at.attributes]
-            own += [at.repository] if house.repository_is_folder else []
-            volatile = await kopia.set_up(
-                SetUp(
-                    base=at.base,
-                    files=files,
-                    expect=tuple(f"{plan.root}/{entry.path}" for entry in plan.entries),
-                    sources=self.window.paths,
-                    probe=tuple(own),
-                    lock=f"{at.locks}/kopia.lock",
-                    owner=house.owner,
-                )
-            )
-            await kopia.begin_survey(
-                survey.order(
-                    plan.root,
-                    (source.path for source in self.unit.sources),
-                    since=self.last_good.start_time.timestamp() if self.last_good else 0.0,
-                    into=at.attributes,
-                )
-            )
-            await self.recipe.complete(kopia, files.password)
-        # A file system in memory tells nobody when a program writes by mmap.
-        return bool(volatile)
-
-    async def _choose(self, kopia: GatedKopia, plan: WorkerPlan) -> None:
-        """The walk of the sources has ended, however long it took: its lists are on the disk.
-
-        By its figures the strategy is chosen.
-        """
-        with self.course.timed("check"):
-            self.survey = await kopia.surveyed()
-            survey.refuse_collisions(self.unit.name, self.survey)
-            if line := survey.kept_aside(self.survey):
-                self.course.say("survey", line)
-            held = bool(self.window.hold.held)
-            choose = self.window.approach.choose
-            await choose(kopia, plan, self.survey, held=held, rate=self.rate)
-
-    def _launch(
-        self,
-        plan: WorkerPlan,
-        path: str,
-        tags: dict[str, str],
-        *,
-        force_hash: bool = False,
-        gate: bool = True,
-    ) -> Launch:
-        house, at = self.house, self.house.access.places
-        arguments = argv.snapshot_argv(
-            f"{at.base}/{CONFIG_NAME}",
-            path,
-            log_dir=f"{at.cache}/logs",
-            tags=tags,
-            force_hash=force_hash,
-            gate=gate,
-        )
-        environment = house.environment | house.access.mark(plan) | {"HOME": at.base}
-        return Launch((at.kopia, *arguments), environment)
-
-    def _hot_pass(self, plan: WorkerPlan) -> Launch:
-        """Without the tag of a run, so that it is a restore point for nobody."""
-        return self._launch(plan, plan.hot, {"hot": self.run}, gate=False)
-
-    async def _ready(self, kopia: GatedKopia, plan: WorkerPlan, *, force_hash: bool) -> None:
-        """Kopia has opened the repository and waits at the gate."""
-        with (
-            self.course.timed("ready"),
-            self.course.deadline(READY_SECONDS, "Kopia did not reach the gate"),
-        ):
-            tags = {
-                "run": self.run,
-                "mode": self.window.hold.reading,
-                "scope": self.unit.settings.scope,
-                "version": __version__,
-            }
-            launch = self._launch(plan, plan.root, tags, force_hash=force_hash)
-            # From here on there may be a manifest, so the run owes a verdict.
-            await self.course.journal((), early=True)
-            self.launched = True
-            said = await kopia.launch(launch)
-            if said.say != "ready":
-                raise failure(self.unit.name, said, "ready")
-            if self.window.hold.reading != "stop":
-                # Now, so that there is little left to be written in the window.
-                await kopia.sync(self.window.paths, "ready")
 
     @property
     def _window_limit(self) -> float:
@@ -390,8 +255,13 @@ class Run:
         with self.course.timed("verify"):
             snapshot = self.snapshot
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
-            await self._confirm(snapshot)
-            self.sources = await self._stored(snapshot)
+            repository, unit = self.house.repository, self.unit
+            self.stored = await confirm(
+                repository, snapshot, unit=unit.name, source=self.names.source, run=self.run
+            )
+            compared = await read_back(repository, snapshot, unit, self.terms, self.last_good)
+            self.sources = compared.sources
+            self.notes = (*remarks(compared.sources), *compared.notes)
             with self._watching():
                 await self.window.observe()
             return judge(
@@ -406,28 +276,6 @@ class Run:
         """The next unit of a batch may have its turn while there is only looking to be done."""
         held = {member.id for member in self.window.hold.held}
         return self.turn.watching(held) if held else nullcontext()
-
-    async def _confirm(self, snapshot: Snapshot) -> None:
-        """The manifest that Kopia named is in the repository: its word alone is not enough."""
-        self.stored = await self.house.repository.snapshots(self._source)
-        if (snapshot.id, self.run) not in {(each.id, each.tag("run")) for each in self.stored}:
-            raise RunError(
-                f"unit {self.unit.name}: Kopia named a snapshot that is not in the repository",
-                phase="verify",
-                reason="no-manifest",
-            )
-
-    async def _stored(self, snapshot: Snapshot) -> tuple[SourceResult, ...]:
-        """What the tree holds of each expected source, beside what the last good one holds."""
-        root = snapshot.root_entry.obj if snapshot.root_entry else ""
-        tree = await parts(self.house.repository, root) if root else {}
-        results = (
-            judge_source(path, tree.get(path))
-            for path in (RECIPE, *(source.path for source in self.unit.sources))
-        )
-        compared = await held_against(self.house.repository, results, self.terms, self.last_good)
-        self.notes = (*remarks(compared.sources), *compared.notes)
-        return compared.sources
 
     async def _keep(self) -> None:
         """Delete what the unit's retention lets go; trouble with it is not the run's."""
@@ -445,7 +293,7 @@ class Run:
                 self.kept = await keep(
                     house.repository, self.stored, unit.name, unit.settings, house.clock.now()
                 )
-                await self.window.approach.prune(house.repository, self._hot_source)
+                await self.window.approach.prune(house.repository, self.names.hot)
             except KopiwatchError as error:
                 hint = f" ({error.hint})" if error.hint else ""
                 self.kept = Kept(warning=f"retention: {error.message}{hint}", failed=True)
@@ -462,7 +310,7 @@ class Run:
             self.house.repository,
             self.house.state.journals,
             unit=self.unit.name,
-            source=self._source,
+            source=self.names.source,
             run=self.run,
             reason=reason,
             ended=not self.kopia_lost,
@@ -485,7 +333,7 @@ class Run:
         identity = self.snapshot.id if self.snapshot else ""
         unrecorded, self.unrecorded = self.unrecorded, None
         with self.course.timed("report"):
-            if self.launched and unrecorded is None and not self.settled:
+            if self.launching.launched and unrecorded is None and not self.settled:
                 try:
                     identity = await self._settle(reason) or identity
                 except KopiwatchError as error:

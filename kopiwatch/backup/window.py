@@ -41,21 +41,15 @@ class Window:
 
     ``hold`` is who is held, as of now. ``disturbance`` is who disturbed the read. ``paths`` are
     the places of the sources for the worker, ``mountpoints`` where volumes lie on the host, by
-    name. ``approach`` is what makes it short; ``staged`` says that Kopia reads a stage after it.
+    name; the phase *check* fills these in. ``approach`` is what makes it short; ``staged`` says
+    that Kopia reads a stage after it.
     """
 
-    def __init__(
-        self,
-        course: Course,
-        unit: Unit,
-        hold: HoldPlan,
-        *,
-        paths: tuple[str, ...],
-    ) -> None:
+    def __init__(self, course: Course, unit: Unit) -> None:
         self.course = course
         self.unit = unit
-        self.hold = hold
-        self.paths = paths
+        self.hold = HoldPlan()
+        self.paths: tuple[str, ...] = ()
         self.mountpoints: dict[str, str] = {}
         self.stopping = Stopping()
         self._planned: tuple[Held, ...] = ()
