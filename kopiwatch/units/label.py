@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from kopiwatch.config import nearest
-from kopiwatch.units.table import LABELS, Label
+from kopiwatch.units.row import Label
+from kopiwatch.units.table import LABELS
 
 PREFIX = "kopi."
 ENABLE = "kopi.enable"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from kopiwatch.units.table import LABELS, Label
+from kopiwatch.units.row import Label
+from kopiwatch.units.table import LABELS
 
 _INTRO = """\
 # Labels

@@ -20,8 +20,9 @@ from kopiwatch.units.label import (
     nearest_name,
 )
 from kopiwatch.units.profile import RANK_LABEL, Layer, Profiles, layers
+from kopiwatch.units.row import Label
 from kopiwatch.units.setting import MemberSettings
-from kopiwatch.units.table import LABELS, Label
+from kopiwatch.units.table import LABELS
 from kopiwatch.units.unit import Effective, Problem
 from kopiwatch.units.value import Bad, read, read_boolean
 

@@ -1,19 +1,15 @@
 """The table of labels: names, values, defaults, levels, and what this version supports.
 
 One row says all there is to say about a label; parsing, ``kopiwatch explain`` and ``labels.md``
-come from it. Braces in a pattern stand for several names, ``<volume>`` for any text.
+come from it.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
-import msgspec
-
 from kopiwatch.units.retention import Retention
+from kopiwatch.units.row import Label
 from kopiwatch.units.schedule import read_schedule
 from kopiwatch.units.value import (
-    Reader,
     choice,
     read_binds,
     read_boolean,
@@ -30,50 +26,6 @@ from kopiwatch.units.value import (
     read_text,
     read_timezone,
 )
-
-Level = Literal["unit", "member"]
-
-
-class Label(msgspec.Struct, frozen=True):
-    """One row of the table.
-
-    ``values`` and ``default`` are for people; an empty default means that there is none.
-    ``level`` says for whom a value holds: a ``member`` row for the container that carries it, a
-    ``unit`` row for all members, whichever carries it.
-    ``supported`` lists the values that this version can do; None means every value, ``()`` none.
-    ``field`` is the attribute of :class:`~kopiwatch.units.setting.MemberSettings` or
-    :class:`~kopiwatch.units.setting.UnitSettings` that receives the value, empty for none; with a
-    dot it is that of a value in there (``retention.latest``).
-    ``variable`` is the environment variable that gives the default, where there is one.
-    ``shareable`` labels may stand in a profile.
-    """
-
-    pattern: str
-    values: str
-    reader: Reader
-    default: str
-    level: Level
-    text: str
-    field: str = ""
-    supported: tuple[str, ...] | None = None
-    variable: str = ""
-    shareable: bool = True
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The exact names that the pattern stands for; none if it takes any text."""
-        if "<" in self.pattern:
-            return ()
-        head, brace, rest = self.pattern.partition("{")
-        if not brace:
-            return (head,)
-        middle, _, tail = rest.partition("}")
-        return tuple(f"{head}{word}{tail}" for word in middle.split(","))
-
-    def supports(self, value: object) -> bool:
-        """Whether this version can do what the (well-formed) ``value`` asks for."""
-        return self.supported is None or str(value) in self.supported
-
 
 _RETENTION = {
     "latest": "How many of the newest complete restore points are kept; see"
