@@ -6,7 +6,6 @@ The contract suite holds it to what :class:`kopiwatch.kopia.repository.KopiaRepo
 from __future__ import annotations
 
 import base64
-import hashlib
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -34,48 +33,15 @@ from kopiwatch.kopia.record import (
     Capacity,
     ClientOptions,
     Directory,
-    Entry,
     RepositoryStatus,
     Snapshot,
     SourceIdentity,
     Storage,
-    Summary,
 )
+from kopiwatch.testing.kopia_contents import FakeContents, FakePlace, FakeState, digest
 
 _numbers = itertools.count()
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class FakeContents:
-    """What is in a fake repository: all of it may be looked at and changed by a test."""
-
-    def __init__(self, unique_id: str, password: str) -> None:
-        self.unique_id = unique_id
-        self.password = password
-        self.policies: dict[str, dict[str, object]] = {}
-        self.snapshots: list[Snapshot] = []
-        self.directories: dict[str, Directory] = {}
-        self.files: dict[str, bytes] = {}
-
-
-class FakePlace:
-    """A storage: one that is unmounted is not ``there``; one without ``contents`` is empty."""
-
-    def __init__(self, path: str = "/repository/kopia", *, there: bool = True) -> None:
-        self.path = path
-        self.there = there
-        self.contents: FakeContents | None = None
-
-
-class FakeState:
-    """What survives a process: the repository that is known, and whether we are connected."""
-
-    def __init__(self) -> None:
-        self.unique_id = ""
-        self.path = ""
-        self.host = ""
-        self.password = ""
-        self.connected = False
 
 
 class FakeRepository:
@@ -103,7 +69,7 @@ class FakeRepository:
         self._hooks: dict[str, Callable[[], Awaitable[None]]] = {}
         self._serial = 0
         if place is None:
-            self.place.contents = FakeContents(_hash("repository"), password or "")
+            self.place.contents = FakeContents(digest("repository"), password or "")
             self._adopt(self.place.contents)
             self.set_policy(policy.host_target(host), policy.HOST_POLICY)
 
@@ -155,12 +121,12 @@ class FakeRepository:
         """
         self._serial += 1
         start = start or _EPOCH + timedelta(minutes=self._serial)
-        root = self._store(PurePosixPath(path).name, dict(files or {}), dict(ignored or {}))
+        root = self.contents.store(PurePosixPath(path).name, dict(files or {}), dict(ignored or {}))
         if failed and root.summ:
             summary = msgspec.structs.replace(root.summ, num_failed=failed)
             root = msgspec.structs.replace(root, summ=summary)
         snapshot = Snapshot(
-            id=_hash(f"snapshot {self._serial} {path}")[:32],
+            id=digest(f"snapshot {self._serial} {path}")[:32],
             source=SourceIdentity(host or self.host, USER, path),
             start_time=start,
             end_time=start + timedelta(seconds=1),
@@ -187,10 +153,10 @@ class FakeRepository:
         if self.place.contents is not None:
             raise RepositoryExists(f"there is a repository in {self.place.path} already")
         generated = self._password is None
-        password = self._password or self.state.password or _hash("generated")
+        password = self._password or self.state.password or digest("generated")
         if generated:
             self.state.password = password
-        self.place.contents = FakeContents(_hash(f"repository {next(_numbers)}"), password)
+        self.place.contents = FakeContents(digest(f"repository {next(_numbers)}"), password)
         self._adopt(self.place.contents)
         return Created(self._status(), Path("/state/password") if generated else None)
 
@@ -234,7 +200,7 @@ class FakeRepository:
         attempt = f"reading the directory {obj}"
         require_path(obj, attempt)
         contents = self._connected()
-        entry = self._find(obj, attempt)
+        entry = contents.find(obj, attempt)
         if entry.obj not in contents.directories:
             raise RepositoryError(f"{attempt}: that is not a directory")
         return contents.directories[entry.obj]
@@ -245,7 +211,7 @@ class FakeRepository:
         attempt = f"reading the file {obj}"
         require_path(obj, attempt)
         contents = self._connected()
-        return contents.files[self._find(obj, attempt).obj]
+        return contents.files[contents.find(obj, attempt).obj]
 
     async def ensure_policy(self, host: str) -> bool:
         """Write the host policy on drift only."""
@@ -278,7 +244,7 @@ class FakeRepository:
                 pins = tuple(sorted(kept | {name}))
                 if pins != old.pins:
                     contents.snapshots[index] = msgspec.structs.replace(
-                        old, id=_hash(f"{old.id} {name}")[:32], pins=pins
+                        old, id=digest(f"{old.id} {name}")[:32], pins=pins
                     )
                 return
         raise RepositoryError(f"{attempt}: no snapshots matched {snapshot}")
@@ -289,7 +255,7 @@ class FakeRepository:
         contents = self._connected()
         contents.snapshots = [
             msgspec.structs.replace(
-                old, id=_hash(f"{old.id} {target}")[:32], source=_identity(target)
+                old, id=digest(f"{old.id} {target}")[:32], source=_identity(target)
             )
             if str(old.source) == source
             else old
@@ -316,9 +282,10 @@ class FakeRepository:
         require_path(path, attempt)
         if not target.is_absolute():
             raise ValueError(f"{target} is not an absolute path")
-        self._connected()
+        contents = self._connected()
         counts = [0, 0, 0]
-        await anyio.to_thread.run_sync(self._write, self._find(path, attempt), target, counts)
+        entry = contents.find(path, attempt)
+        await anyio.to_thread.run_sync(contents.write, entry, target, counts)
         return RestoreResult(files=counts[0], directories=counts[1], symlinks=0, size=counts[2])
 
     async def worker_files(
@@ -384,70 +351,8 @@ class FakeRepository:
             volume=Capacity(capacity=10**12, available=10**11),
         )
 
-    def _store(self, name: str, files: dict[str, bytes], ignored: dict[str, int]) -> Entry:
-        children: list[Entry] = []
-        names = sorted({path.partition("/")[0] for path in files} - {""})
-        for child in names:
-            if child in files:
-                obj = _hash(files[child].hex() + " file")[:32]
-                self.contents.files[obj] = files[child]
-                children.append(Entry(name=child, type="f", size=len(files[child]), obj=obj))
-            else:
-                prefix = f"{child}/"
-                below = {
-                    p.removeprefix(prefix): c for p, c in files.items() if p.startswith(prefix)
-                }
-                errors = {
-                    p.removeprefix(prefix): n
-                    for p, n in ignored.items()
-                    if f"{p}/".startswith(prefix) and p != child
-                }
-                if child in ignored:
-                    errors[""] = ignored[child]
-                children.append(self._store(child, below, errors))
-        summaries = [c.summ for c in children if c.summ]
-        plain = [c for c in children if c.type == "f"]
-        summary = Summary(
-            size=sum(c.size for c in plain) + sum(s.size for s in summaries),
-            files=len(plain) + sum(s.files for s in summaries),
-            dirs=1 + sum(s.dirs for s in summaries),
-            num_ignored_errors=ignored.get("", 0) + sum(s.num_ignored_errors for s in summaries),
-        )
-        obj = "k" + _hash(repr(children))[:32]
-        self.contents.directories[obj] = Directory("kopia:directory", tuple(children), summary)
-        return Entry(name=name, type="d", mode="0755", obj=obj, summ=summary)
-
-    def _find(self, path: str, attempt: str) -> Entry:
-        first, *parts = path.rstrip("/").split("/")
-        entry = Entry(name="", obj=first)
-        for snapshot in self.contents.snapshots:
-            if snapshot.id == first and snapshot.root_entry:
-                entry = snapshot.root_entry
-        for part in parts:
-            entries = self.contents.directories.get(entry.obj, Directory("")).entries
-            entry = next((e for e in entries if e.name == part), Entry(name="", obj=""))
-        if entry.obj not in self.contents.directories and entry.obj not in self.contents.files:
-            raise RepositoryError(f"{attempt}: content {path} not found: object not found")
-        return entry
-
-    def _write(self, entry: Entry, target: Path, counts: list[int]) -> None:
-        if entry.obj in self.contents.files:
-            content = self.contents.files[entry.obj]
-            target.write_bytes(content)
-            counts[0] += 1
-            counts[2] += len(content)
-            return
-        target.mkdir(parents=True, exist_ok=True)
-        counts[1] += 1
-        for child in self.contents.directories[entry.obj].entries:
-            self._write(child, target / child.name, counts)
-
 
 def _identity(text: str) -> SourceIdentity:
     user, _, rest = text.partition("@")
     host, _, path = rest.partition(":")
     return SourceIdentity(host, user, path)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

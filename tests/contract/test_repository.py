@@ -18,7 +18,8 @@ from kopiwatch.errors import (
     WrongPassword,
 )
 from kopiwatch.kopia.record import ACCEPTED_PIN, BAD_PIN, Snapshot
-from kopiwatch.testing.kopia import FakePlace, FakeRepository, FakeState
+from kopiwatch.testing.kopia import FakeRepository
+from kopiwatch.testing.kopia_contents import FakePlace, FakeState
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
