@@ -1,4 +1,4 @@
-"""The recipe in the course of a run: begun in *check*, completed through the worker in *ready*."""
+"""The recipe in the course of a run: begun in *check*, and completed there through the worker."""
 
 from __future__ import annotations
 
