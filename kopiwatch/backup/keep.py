@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import partial
 
 import msgspec
 
@@ -36,19 +37,25 @@ NOTHING = Kept()
 
 async def keep(
     repository: Repository,
-    found: Iterable[Snapshot],
+    source: str,
+    known: Iterable[Snapshot],
+    *,
     unit: str,
     settings: UnitSettings,
     now: datetime,
 ) -> Kept:
-    """Delete those of the manifests ``found`` that the rule of this unit lets go: one call, by id.
+    """Delete those manifests of ``source`` that the rule of this unit lets go: one call, by id.
 
-    Call it when the verdict of the run that just ended is durable, with the run lock held since
-    the manifests were listed: every run of this source has its verdict then, and who was pinned by
-    hand meanwhile has another id. Raises RepositoryError or BusyError; Kopia deletes all of them
-    or, if one of the ids is unknown, none.
+    Only if one of the manifests that are ``known`` from before may go, they are listed anew: what
+    somebody deleted meanwhile must not count as kept. Call it when the verdict of the run that just
+    ended is durable, with the run lock held: every run of this source has its verdict then, and who
+    was pinned by hand meanwhile has another id. Raises RepositoryError or BusyError; Kopia deletes
+    all of them or, if one of the ids is unknown, none.
     """
-    told = fates(found, settings.retention, zone=zone(settings.timezone), now=now)
+    judged = partial(fates, rule=settings.retention, zone=zone(settings.timezone), now=now)
+    if not any(fate.goes for fate in judged(known)):
+        return NOTHING
+    told = judged(await repository.snapshots(source))
     going = tuple(fate.snapshot.id for fate in told if fate.goes)
     whole = sorted(fate.snapshot.start_time for fate in told if fate.state == "complete")
     losing = any(fate.goes and fate.state == "complete" for fate in told)

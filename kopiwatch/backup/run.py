@@ -24,7 +24,7 @@ from kopiwatch.backup.recipe_run import RunRecipe
 from kopiwatch.backup.result import RunResult, SourceResult, Verdict
 from kopiwatch.backup.settle import make_durable
 from kopiwatch.backup.stage import staged
-from kopiwatch.backup.stored import confirm, read_back
+from kopiwatch.backup.stored import compare, read_back
 from kopiwatch.backup.strategy import DEFAULT_RATE
 from kopiwatch.backup.survey import Survey
 from kopiwatch.backup.turn import Turn
@@ -81,7 +81,7 @@ class Run:
         self.result: RunResult | None = None
         self.sources: tuple[SourceResult, ...] = ()
         self.snapshot: Snapshot | None = None
-        self.stored: tuple[Snapshot, ...] = ()
+        self.earlier: tuple[Snapshot, ...] = ()
         self.last_good: Snapshot | None = None
         self.terms = terms_of(unit)
         self.notes: tuple[str, ...] = ()
@@ -191,8 +191,8 @@ class Run:
             await self._refuse_debts()
             await house.state.journals.reserve()
             await house.repository.check_policy(self.names.source)
-            earlier = await self._earlier()
-            self.last_good = last_good(earlier)
+            self.earlier = await self._earlier()
+            self.last_good = last_good(self.earlier)
             hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
             # Dumps are at rest in a folder of our own: nobody writes to them in the window.
             root = self.names.root
@@ -211,7 +211,7 @@ class Run:
             self.window.mountpoints = {v.name: v.mountpoint for v in volumes if v is not None}
             plan = self.launching.plan(folder, self.rows, dumps=self.dumps.mount)
             await house.access.check(plan)
-        return plan, parents_trusted(earlier, hold.reading)
+        return plan, parents_trusted(self.earlier, hold.reading)
 
     async def _earlier(self) -> tuple[Snapshot, ...]:
         if self.listed is None:
@@ -256,10 +256,10 @@ class Run:
             snapshot = self.snapshot
             assert snapshot is not None  # noqa: S101 - the flush has set it or raised
             repository, unit = self.house.repository, self.unit
-            self.stored = await confirm(
+            tree = await read_back(
                 repository, snapshot, unit=unit.name, source=self.names.source, run=self.run
             )
-            compared = await read_back(repository, snapshot, unit, self.terms, self.last_good)
+            compared = await compare(repository, tree, unit, self.terms, self.last_good)
             self.sources = compared.sources
             self.notes = (*remarks(compared.sources), *compared.notes)
             with self._watching():
@@ -291,7 +291,12 @@ class Run:
             await self.turn.take()
             try:
                 self.kept = await keep(
-                    house.repository, self.stored, unit.name, unit.settings, house.clock.now()
+                    house.repository,
+                    self.names.source,
+                    (*self.earlier, *filter(None, [self.snapshot])),
+                    unit=unit.name,
+                    settings=unit.settings,
+                    now=house.clock.now(),
                 )
                 await self.window.approach.prune(house.repository, self.names.hot)
             except KopiwatchError as error:

@@ -126,6 +126,24 @@ def restore(path: str, target: Path) -> list[str]:
     ]
 
 
+def outline(snapshot: str, target: Path) -> list[str]:
+    """``snapshot restore`` of the root's folders, with placeholders for what is in them.
+
+    Nothing of the attributes is set: it is thrown away as soon as it was read.
+    """
+    return [
+        "snapshot",
+        "restore",
+        snapshot,
+        str(target),
+        "--mode=local",
+        "--shallow=1",
+        "--skip-owners",
+        "--skip-permissions",
+        "--skip-times",
+    ]
+
+
 def policy_import() -> list[str]:
     """``policy import`` from standard input: one call, however many targets."""
     return ["policy", "import"]

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from kopiwatch.errors import RepositoryError
 
 
 def make_private(folder: Path) -> None:
@@ -13,3 +23,23 @@ def make_private(folder: Path) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(mode=0o700, exist_ok=True)
+
+
+@asynccontextmanager
+async def scratch(parent: Path, attempt: str) -> AsyncIterator[Path]:
+    """A new private folder in ``parent`` for the length of the block. Raises RepositoryError."""
+
+    def make() -> Path:
+        make_private(parent)
+        return Path(tempfile.mkdtemp(dir=parent))
+
+    try:
+        folder = await anyio.to_thread.run_sync(make)
+    except OSError as error:
+        raise RepositoryError(f"{attempt}: {error.filename}: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        with anyio.CancelScope(shield=True):
+            clear = partial(shutil.rmtree, folder, ignore_errors=True)
+            await anyio.to_thread.run_sync(clear)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from kopiwatch.kopia.record import Directory, RepositoryStatus, Snapshot
+from kopiwatch.kopia.record import Directory, Entry, RepositoryStatus, Snapshot
 
 
 class RestoreResult(msgspec.Struct, frozen=True):
@@ -70,6 +70,16 @@ class Repository(Protocol):
 
     async def directory(self, obj: str) -> Directory:
         """A directory object with the summaries of its sub-directories."""
+
+    async def outline(self, snapshot: Snapshot) -> dict[str, Entry]:
+        """What a snapshot of ours holds, by path, read through its manifest in one launch of Kopia.
+
+        The paths are those of :func:`kopiwatch.kopia.tree.parts`. Raises RepositoryError if there
+        is no such manifest in the repository, and if what is there cannot be told in this way.
+        """
+
+    async def outlined(self, root: str) -> dict[str, Entry] | None:
+        """What :meth:`outline` told of a root object before, None if nothing. Starts no Kopia."""
 
     async def content(self, obj: str) -> bytes:
         """The bytes of one small file, ``<object>`` or ``<object>/sub/path``."""

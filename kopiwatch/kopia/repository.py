@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio.to_thread
+import msgspec
 
 from kopiwatch.config import Config, Secret
 from kopiwatch.errors import ConfigError, NotConnected, RepositoryError, RepositoryMismatch
-from kopiwatch.kopia import argv, policy
+from kopiwatch.kopia import argv, outline, policy
 from kopiwatch.kopia.answer import (
     decode,
     directory,
@@ -24,10 +25,11 @@ from kopiwatch.kopia.answer import (
 from kopiwatch.kopia.backend import FilesystemBackend, parse_repository, worker_config
 from kopiwatch.kopia.connection import Connection, cache_path, mismatch, require_repository
 from kopiwatch.kopia.environment import effective_password
+from kopiwatch.kopia.folder import scratch
 from kopiwatch.kopia.lock import FileLock
 from kopiwatch.kopia.port import Created, RestoreResult, WorkerFiles
 from kopiwatch.kopia.process import Finished, Kopia
-from kopiwatch.kopia.record import Directory, RepositoryStatus, Snapshot, SourceIdentity
+from kopiwatch.kopia.record import Directory, Entry, RepositoryStatus, Snapshot, SourceIdentity
 from kopiwatch.kopia.shelf import Shelf
 from kopiwatch.kopia.state import Known, RepositoryState
 
@@ -66,6 +68,7 @@ class KopiaRepository:
         self._host = config.hostname or host
         self._state = RepositoryState(config.state_dir)
         self._shelf = Shelf(config.cache_dir / "directories")
+        self._outlines = Shelf(config.cache_dir / "outlines")
         self._kopia = kopia or Kopia(config.kopia, home=self._state.home)
         self._command = command
         self._container = container
@@ -184,6 +187,29 @@ class KopiaRepository:
         found = directory(answer.stdout, attempt)
         await anyio.to_thread.run_sync(self._shelf.put, obj, answer.stdout)
         return found
+
+    async def outline(self, snapshot: Snapshot) -> dict[str, Entry]:
+        """What a snapshot holds, by path, read through its manifest in one launch of Kopia.
+
+        Raises RepositoryError if there is no such manifest, and if it cannot be told in this way.
+        """
+        attempt = f"reading the tree of the snapshot {snapshot.id}"
+        require_snapshots([snapshot.id], attempt)
+        async with scratch(self._config.cache_dir / "outline", attempt) as folder:
+            await self._call(argv.outline(snapshot.id, folder / "tree"), attempt, READ_SECONDS)
+            found = await anyio.to_thread.run_sync(outline.read, folder / "tree", attempt)
+        outline.require_whole(found, snapshot, attempt)
+        if snapshot.root_entry:
+            printed = msgspec.json.encode(found)
+            await anyio.to_thread.run_sync(self._outlines.put, snapshot.root_entry.obj, printed)
+        return found
+
+    async def outlined(self, root: str) -> dict[str, Entry] | None:
+        """What :meth:`outline` told of a root object before; its id tells its content."""
+        if printed := await anyio.to_thread.run_sync(self._outlines.get, root):
+            with suppress(RepositoryError):  # torn by a power failure
+                return decode(printed, dict[str, Entry], f"reading the tree {root}")
+        return None
 
     async def content(self, obj: str) -> bytes:
         """The bytes of one small file: an object, or one with a path behind it."""

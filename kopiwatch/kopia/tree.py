@@ -15,8 +15,11 @@ async def parts(repository: Repository, root: str) -> dict[str, Entry]:
     """What a restore point holds, by path: ``recipe``, ``volumes/<name>``, ``binds/<slug>``, ….
 
     ``root`` is the tree's root object. Costs one launch of Kopia for the root and one for each of
-    the folders that is there, less those that were read before. Raises RepositoryError.
+    the folders that is there, less those that were read before; none if it was outlined before.
+    Raises RepositoryError.
     """
+    if (known := await repository.outlined(root)) is not None:
+        return known
     found: dict[str, Entry] = {}
     for entry in (await repository.directory(root)).entries:
         if entry.name in FOLDERS and entry.type == "d":

@@ -27,12 +27,14 @@ from kopiwatch.errors import (
 from kopiwatch.kopia import policy
 from kopiwatch.kopia.answer import require_path, require_snapshots
 from kopiwatch.kopia.argv import USER
+from kopiwatch.kopia.outline import require_whole
 from kopiwatch.kopia.port import Created, RestoreResult, WorkerFiles
 from kopiwatch.kopia.record import (
     TAG,
     Capacity,
     ClientOptions,
     Directory,
+    Entry,
     RepositoryStatus,
     Snapshot,
     SourceIdentity,
@@ -204,6 +206,23 @@ class FakeRepository:
         if entry.obj not in contents.directories:
             raise RepositoryError(f"{attempt}: that is not a directory")
         return contents.directories[entry.obj]
+
+    async def outline(self, snapshot: Snapshot) -> dict[str, Entry]:
+        """What a snapshot holds, by path."""
+        await self._called("outline", snapshot)
+        attempt = f"reading the tree of the snapshot {snapshot.id}"
+        require_snapshots([snapshot.id], attempt)
+        contents = self._connected()
+        found = contents.outline(snapshot.id, attempt)
+        require_whole(found, snapshot, attempt)
+        if snapshot.root_entry:
+            contents.outlines[snapshot.root_entry.obj] = found
+        return found
+
+    async def outlined(self, root: str) -> dict[str, Entry] | None:
+        """What was told of a root object before."""
+        await self._called("outlined", root)
+        return self._connected().outlines.get(root)
 
     async def content(self, obj: str) -> bytes:
         """The bytes of one file."""

@@ -6,7 +6,9 @@ import hashlib
 from pathlib import Path
 
 from kopiwatch.errors import RepositoryError
+from kopiwatch.kopia.outline import total
 from kopiwatch.kopia.record import Directory, Entry, Snapshot, Summary
+from kopiwatch.kopia.tree import FOLDERS
 
 
 class FakeContents:
@@ -19,6 +21,7 @@ class FakeContents:
         self.snapshots: list[Snapshot] = []
         self.directories: dict[str, Directory] = {}
         self.files: dict[str, bytes] = {}
+        self.outlines: dict[str, dict[str, Entry]] = {}
 
     def store(self, name: str, files: dict[str, bytes], ignored: dict[str, int]) -> Entry:
         """Store a directory called ``name``; returns its entry.
@@ -74,6 +77,23 @@ class FakeContents:
         if entry.obj not in self.directories and entry.obj not in self.files:
             raise RepositoryError(f"{attempt}: content {path} not found: object not found")
         return entry
+
+    def outline(self, snapshot: str, attempt: str) -> dict[str, Entry]:
+        """The parts of a snapshot's tree, by path.
+
+        Raises RepositoryError, which says what was attempted, if there is no such snapshot, and for
+        a file in its root, which Kopia would restore instead of telling of it.
+        """
+        found: dict[str, Entry] = {}
+        for top in self.directories[self.find(snapshot, attempt).obj].entries:
+            if top.type != "d":
+                raise RepositoryError(f"{attempt}: {top.name} is not a directory")
+            inner = self.directories[top.obj].entries
+            if top.name in FOLDERS:
+                found |= {f"{top.name}/{entry.name}": entry for entry in inner}
+            else:
+                found[top.name] = Entry(top.name, "d", summ=total(inner))
+        return found
 
     def write(self, entry: Entry, target: Path, counts: list[int]) -> None:
         """Write what an entry stands for to ``target``.

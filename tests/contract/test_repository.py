@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.kopia import FILES, RealWorld
 
+from kopiwatch.backup.verdict import judge_source
 from kopiwatch.errors import (
     NotConnected,
     RepositoryError,
@@ -18,6 +20,7 @@ from kopiwatch.errors import (
     WrongPassword,
 )
 from kopiwatch.kopia.record import ACCEPTED_PIN, BAD_PIN, Snapshot
+from kopiwatch.kopia.tree import parts
 from kopiwatch.testing.kopia import FakeRepository
 from kopiwatch.testing.kopia_contents import FakePlace, FakeState
 
@@ -243,6 +246,55 @@ async def test_directory_has_entries_with_their_summaries(world, repository):
     assert by_name["db"].summ.files == 2
     assert by_name["db"].summ.size == len(b"content of a" + b"content of b")
     assert (await repository.directory(by_name["empty"].obj)).entries == ()
+
+
+LAYOUT = FILES | {
+    "volumes/a b\n%2F~": b"a file whose name is no name",
+    "volumes/web:%2Fdata/" + "n" * 200: b"deep",
+    f"volumes/{'n' * 200}/x": b"as long as a place may be",
+    "volumes/shop.kopia/y": b"y",
+    "binds/etc~app.conf": b"one file",
+    "binds/srv~ü/z": b"z",
+    "dumps/db.postgres.sql": b"-- dump",
+    "recipe/attributes/db": b"list",
+}
+
+
+async def test_outline_tells_what_the_folders_tell(world, repository):
+    """Path by path the same figures, in one launch; afterwards it is known without any."""
+    snapshot = await world.snapshot(repository, files=LAYOUT)
+    root = snapshot.root_entry.obj
+    assert await repository.outlined(root) is None
+    slow = await parts(repository, root)
+    found = await repository.outline(snapshot)
+    assert {p: judge_source(p, e) for p, e in found.items()} == {
+        p: judge_source(p, e) for p, e in slow.items()
+    }
+    assert found["volumes/db"].summ.files == 2
+    assert found["binds/etc~app.conf"].size == len(b"one file")
+    assert found["recipe"].summ.files == 2
+    assert await repository.outlined(root) == found == await parts(repository, root)
+
+
+async def test_outline_goes_through_the_manifest(world, repository):
+    """The tree may still be there: without its manifest in the repository nothing is told."""
+    snapshot = await world.snapshot(repository)
+    await repository.delete((snapshot.id,))
+    with pytest.raises(RepositoryError):
+        await repository.outline(snapshot)
+    assert await repository.outlined(snapshot.root_entry.obj) is None
+
+
+async def test_outline_that_does_not_add_up_is_none(world, repository):
+    """The parts must be the whole; what is in the root itself is none of them."""
+    snapshot = await world.snapshot(repository)
+    summary = msgspec.structs.replace(snapshot.root_entry.summ, num_failed=1)
+    entry = msgspec.structs.replace(snapshot.root_entry, summ=summary)
+    with pytest.raises(RepositoryError, match="add up"):
+        await repository.outline(msgspec.structs.replace(snapshot, root_entry=entry))
+    loose = await world.snapshot(repository, files=FILES | {"loose": b"in the root"})
+    with pytest.raises(RepositoryError):
+        await repository.outline(loose)
 
 
 async def test_content_is_the_file_behind_a_path(world, repository):

@@ -46,7 +46,7 @@ TURNS = {
 }
 """How many turns of the loop a phase takes, more or less: where something can come in between."""
 CALLS = ("stop", "start", "inspect", "containers", "remove_worker", "workers", "worker", "exec")
-METHODS = ("snapshots", "pin", "directory", "check_policy", "worker_files", "status")
+METHODS = ("snapshots", "pin", "outline", "check_policy", "worker_files", "status")
 
 
 def member(name: str, unit: str, needs: str) -> st.SearchStrategy[MemberSpec]:

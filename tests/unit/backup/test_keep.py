@@ -89,7 +89,7 @@ async def test_verdict_is_durable_before_anything_is_deleted(world):
     async def look() -> None:
         seen.append(await world.journal() is not None)
 
-    world.repository.hook("directory", look)
+    world.repository.hook("outline", look)
     world.repository.hook("delete", look)
     await world.run()
     assert (seen[0], seen[-1]) == (True, False)
@@ -106,7 +106,7 @@ async def test_run_whose_verdict_is_not_durable_deletes_nothing(world):
             await path.unlink()
             await path.mkdir()
 
-    world.repository.hook("directory", spoil)
+    world.repository.hook("outline", spoil)
     result = await world.run()
     assert (result.verdict, result.deleted, result.keep_failed) == ("failed", 0, False)
     assert deletions(world) == []

@@ -109,11 +109,11 @@ FAULTS = {
     "lost in verify": Fault(
         "repository-unreachable",
         4,
-        repository("directory", RepositoryUnreachable("gone")),
+        repository("outline", RepositoryUnreachable("gone")),
         point=True,
     ),
     "no answer in verify": Fault(
-        "kopia-timeout", 4, repository("directory", KopiaTimeout("no answer")), point=True
+        "kopia-timeout", 4, repository("outline", KopiaTimeout("no answer")), point=True
     ),
     "files unreadable": Fault("entries-unreadable", 1, kopia("flush", UNREADABLE)),
     "Kopia fails": Fault("kopia-failed", 1, kopia("flush", "ERROR something else")),

@@ -319,7 +319,7 @@ async def test_repository_that_is_gone_fails_the_run_before_anything_is_touched(
 async def test_repository_lost_after_the_window_leaves_the_verdict_to_the_journal(world):
     """The members run; the run is not settled, and a later command does it."""
     gone = RepositoryUnreachable("the disk is gone")
-    world.repository.fail("directory", gone)
+    world.repository.fail("outline", gone)
     world.program.at("flush", lambda _: world.repository.fail("snapshots", gone, times=9) and False)
     result = await world.run()
     assert result.verdict == "failed"
