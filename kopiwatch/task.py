@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import anyio
@@ -65,6 +65,33 @@ async def together(calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
             raise outcome
         done.append(outcome)
     return done
+
+
+@asynccontextmanager
+async def beside(call: Callable[[], Awaitable[T]]) -> AsyncIterator[Callable[[], Awaitable[T]]]:
+    """Run ``call`` beside the block, which awaits what it is given for the result.
+
+    An error of ours is raised where it is awaited, as often as it is, and nowhere else; a foreign
+    one cancels the block. What has not ended when the block is left is cancelled.
+    """
+    ended = anyio.Event()
+    found: list[T | KopiwatchError] = []
+
+    async def run() -> None:
+        found.extend(await outcomes([call]))
+        ended.set()
+
+    async def result() -> T:
+        await ended.wait()
+        if isinstance(found[0], KopiwatchError):
+            raise found[0]
+        return found[0]
+
+    with unwrapped():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            yield result
+            tasks.cancel_scope.cancel()
 
 
 @contextmanager

@@ -88,6 +88,11 @@ class Approach:
         self._warmed = False
 
     @property
+    def warmed(self) -> bool:
+        """A hot pass was begun, which leaves a manifest of its own."""
+        return self._warmed
+
+    @property
     def root(self) -> str:
         """What Kopia reads in place of the live tree; empty where it reads that."""
         return self.choice.stage

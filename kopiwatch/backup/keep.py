@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from functools import partial
 
 import msgspec
 
@@ -35,10 +34,15 @@ class Kept(msgspec.Struct, frozen=True):
 NOTHING = Kept()
 
 
+def may_delete(known: Iterable[Snapshot], settings: UnitSettings, now: datetime) -> bool:
+    """Whether the rule of a unit may let one of its manifests go, by those known from before."""
+    told = fates(known, settings.retention, zone=zone(settings.timezone), now=now)
+    return any(fate.goes for fate in told)
+
+
 async def keep(
     repository: Repository,
     source: str,
-    known: Iterable[Snapshot],
     *,
     unit: str,
     settings: UnitSettings,
@@ -46,16 +50,13 @@ async def keep(
 ) -> Kept:
     """Delete those manifests of ``source`` that the rule of this unit lets go: one call, by id.
 
-    Only if one of the manifests that are ``known`` from before may go, they are listed anew: what
-    somebody deleted meanwhile must not count as kept. Call it when the verdict of the run that just
-    ended is durable, with the run lock held: every run of this source has its verdict then, and who
-    was pinned by hand meanwhile has another id. Raises RepositoryError or BusyError; Kopia deletes
-    all of them or, if one of the ids is unknown, none.
+    They are listed anew: what somebody deleted meanwhile must not count as kept. Call it when the
+    verdict of the run that just ended is durable, with the run lock held: every run of this source
+    has its verdict then. Raises RepositoryError or BusyError; Kopia deletes all of them or, if one
+    of the ids is unknown, none.
     """
-    judged = partial(fates, rule=settings.retention, zone=zone(settings.timezone), now=now)
-    if not any(fate.goes for fate in judged(known)):
-        return NOTHING
-    told = judged(await repository.snapshots(source))
+    found = await repository.snapshots(source)
+    told = fates(found, settings.retention, zone=zone(settings.timezone), now=now)
     going = tuple(fate.snapshot.id for fate in told if fate.goes)
     whole = sorted(fate.snapshot.start_time for fate in told if fate.state == "complete")
     losing = any(fate.goes and fate.state == "complete" for fate in told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -16,7 +17,7 @@ from kopiwatch.backup.earlier import last_good
 from kopiwatch.backup.gate import GatedKopia, gated
 from kopiwatch.backup.hooking import MemberHooks
 from kopiwatch.backup.house import House
-from kopiwatch.backup.keep import NOTHING, Kept, keep
+from kopiwatch.backup.keep import NOTHING, Kept, keep, may_delete
 from kopiwatch.backup.launching import Launching, names_of
 from kopiwatch.backup.plan import parents_trusted, plan_hold
 from kopiwatch.backup.plausible import REFUSALS, hint, terms_of
@@ -32,7 +33,7 @@ from kopiwatch.backup.verdict import HOOK, judge, remarks
 from kopiwatch.backup.window import Window
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
 from kopiwatch.kopia.record import Snapshot
-from kopiwatch.task import together
+from kopiwatch.task import beside, together
 from kopiwatch.units.container import Container
 from kopiwatch.units.unit import Unit
 from kopiwatch.words import counted
@@ -96,28 +97,14 @@ class Run:
 
         Cancellation brings back what is down, settles the verdict, and is raised on.
         """
-        launching = self.launching
         try:
             limit = self.house.run_timeout.total_seconds()
             with self.course.deadline(limit, "the run took longer than KOPIWATCH_RUN_TIMEOUT"):
-                wanted, trusted = await self._check()
-                await self.dumps.take()
-                async with (
-                    staged(self.house, wanted, self.left_behind) as plan,
-                    self.house.access.open(plan) as session,
-                    gated(self.unit.name, session) as kopia,
-                ):
-                    try:
-                        volatile = await launching.set_up(kopia, plan, last=self.last_good)
-                        await launching.choose(kopia, plan, rate=self.rate)
-                        await self.window.approach.warm(kopia, launching.hot_pass(plan))
-                        await launching.ready(kopia, plan, force_hash=volatile or not trusted)
-                        await self.turn.unwatched({m.id for m in self.window.hold.held})
-                        async with self.hooks.around(self.window.hold.sequence):
-                            await self.window.open(kopia, self._window_limit)
-                        await self._flush(kopia)
-                    finally:
-                        await self._end_kopia(kopia)
+                with self.course.timed("check"):
+                    await self._refuse_debts()
+                async with beside(self._judge_policy) as policy:
+                    wanted, trusted = await self._check(policy)
+                    await self._store(wanted, trusted=trusted, policy=policy)
                 verdict, reason, message = await self._verify()
         except KopiwatchError as error:
             return await self._end_badly(error)
@@ -161,6 +148,35 @@ class Run:
         """End it before it has begun: nothing was touched, and the error is its verdict."""
         return await self._end_badly(error)
 
+    async def _store(
+        self, wanted: WorkerPlan, *, trusted: bool, policy: Callable[[], Awaitable[None]]
+    ) -> None:
+        """All that a worker does, from its start to its end.
+
+        ``trusted`` says that files that look unchanged need not be read. ``policy`` is awaited
+        before the worker takes the Kopia lock; it raises what speaks against the policy in effect.
+        """
+        launching = self.launching
+        await self.dumps.take()
+        async with (
+            staged(self.house, wanted, self.left_behind) as plan,
+            self.house.access.open(plan) as session,
+            gated(self.unit.name, session) as kopia,
+        ):
+            try:
+                with self.course.timed("check"):
+                    await policy()
+                volatile = await launching.set_up(kopia, plan, last=self.last_good)
+                await launching.choose(kopia, plan, rate=self.rate)
+                await self.window.approach.warm(kopia, launching.hot_pass(plan))
+                await launching.ready(kopia, plan, force_hash=volatile or not trusted)
+                await self.turn.unwatched({m.id for m in self.window.hold.held})
+                async with self.hooks.around(self.window.hold.sequence):
+                    await self.window.open(kopia, self._window_limit)
+                await self._flush(kopia)
+            finally:
+                await self._end_kopia(kopia)
+
     async def _end_kopia(self, kopia: GatedKopia) -> None:
         """No Kopia lives on after a run that is no success: what it stored later would count."""
         with anyio.CancelScope(shield=True):
@@ -184,13 +200,19 @@ class Run:
 
     # -- before the window ---------------------------------------------------------------------
 
-    async def _check(self) -> tuple[WorkerPlan, bool]:
-        """Nothing is touched here: whatever is wrong is found before anybody is stopped."""
+    async def _judge_policy(self) -> None:
+        await self.house.repository.check_policy(self.names.source)
+
+    async def _check(self, policy: Callable[[], Awaitable[None]]) -> tuple[WorkerPlan, bool]:
+        """Nothing is touched here: whatever is wrong is found before anybody is stopped.
+
+        ``policy`` is awaited where Kopia is needed, or containers are, as for a dump.
+        """
         unit, house = self.unit, self.house
         with self.course.timed("check"):
-            await self._refuse_debts()
             await house.state.journals.reserve()
-            await house.repository.check_policy(self.names.source)
+            if self.listed is None or self.dumps.mount:
+                await policy()
             self.earlier = await self._earlier()
             self.last_good = last_good(self.earlier)
             hold = await plan_hold(house.engine, unit, self.rows, own=house.own)
@@ -288,17 +310,21 @@ class Run:
                 self.unrecorded = error
                 return
             self.settled = True
+            known, now = (*self.earlier, *filter(None, [self.snapshot])), house.clock.now()
+            leaving, approach = may_delete(known, unit.settings, now), self.window.approach
+            if not leaving and not approach.warmed:
+                return
             await self.turn.take()
             try:
-                self.kept = await keep(
-                    house.repository,
-                    self.names.source,
-                    (*self.earlier, *filter(None, [self.snapshot])),
-                    unit=unit.name,
-                    settings=unit.settings,
-                    now=house.clock.now(),
-                )
-                await self.window.approach.prune(house.repository, self.names.hot)
+                if leaving:
+                    self.kept = await keep(
+                        house.repository,
+                        self.names.source,
+                        unit=unit.name,
+                        settings=unit.settings,
+                        now=now,
+                    )
+                await approach.prune(house.repository, self.names.hot)
             except KopiwatchError as error:
                 hint = f" ({error.hint})" if error.hint else ""
                 self.kept = Kept(warning=f"retention: {error.message}{hint}", failed=True)

@@ -10,15 +10,56 @@ placeholder: then, or if the entries do not add up to the root's summary, it tel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+
+import anyio.to_thread
+import msgspec
 
 from kopiwatch.errors import RepositoryError
 from kopiwatch.kopia.answer import decode
+from kopiwatch.kopia.folder import scratch
 from kopiwatch.kopia.record import Entry, Snapshot, Summary
+from kopiwatch.kopia.shelf import Shelf
 from kopiwatch.kopia.tree import FOLDERS
 
 SUFFIX = ".kopia-entry"
+
+
+class Outline:
+    """One outline in the making: Kopia restores into ``target``, which tells the ``parts``."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.parts: dict[str, Entry] = {}
+
+
+class Outlines:
+    """The outlines that were made, kept in the folder ``cache`` by the id of the root object."""
+
+    def __init__(self, cache: Path) -> None:
+        self._folder = cache / "outline"
+        self._shelf = Shelf(cache / "outlines")
+
+    @asynccontextmanager
+    async def made(self, snapshot: Snapshot, attempt: str) -> AsyncIterator[Outline]:
+        """Have Kopia restore in the block; then it is read, and kept. Raises RepositoryError."""
+        async with scratch(self._folder, attempt) as folder:
+            outline = Outline(folder / "tree")
+            yield outline
+            outline.parts = await anyio.to_thread.run_sync(read, outline.target, attempt)
+        require_whole(outline.parts, snapshot, attempt)
+        if snapshot.root_entry:
+            text = msgspec.json.encode(outline.parts)
+            await anyio.to_thread.run_sync(self._shelf.put, snapshot.root_entry.obj, text)
+
+    async def known(self, root: str) -> dict[str, Entry] | None:
+        """What was made of a root object, None if nothing; its id tells its content."""
+        if text := await anyio.to_thread.run_sync(self._shelf.get, root):
+            with suppress(RepositoryError):  # torn by a power failure
+                return decode(text, dict[str, Entry], f"reading the tree {root}")
+        return None
 
 
 def read(folder: Path, attempt: str) -> dict[str, Entry]:

@@ -9,11 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio.to_thread
-import msgspec
 
 from kopiwatch.config import Config, Secret
 from kopiwatch.errors import ConfigError, NotConnected, RepositoryError, RepositoryMismatch
-from kopiwatch.kopia import argv, outline, policy
+from kopiwatch.kopia import argv, policy
 from kopiwatch.kopia.answer import (
     decode,
     directory,
@@ -25,8 +24,8 @@ from kopiwatch.kopia.answer import (
 from kopiwatch.kopia.backend import FilesystemBackend, parse_repository, worker_config
 from kopiwatch.kopia.connection import Connection, cache_path, mismatch, require_repository
 from kopiwatch.kopia.environment import effective_password
-from kopiwatch.kopia.folder import scratch
 from kopiwatch.kopia.lock import FileLock
+from kopiwatch.kopia.outline import Outlines
 from kopiwatch.kopia.port import Created, RestoreResult, WorkerFiles
 from kopiwatch.kopia.process import Finished, Kopia
 from kopiwatch.kopia.record import Directory, Entry, RepositoryStatus, Snapshot, SourceIdentity
@@ -40,6 +39,11 @@ READ_SECONDS = 120.0
 """Deadline of a call that reads a little. Kopia's own retries of a remote end after 11.4 s."""
 
 LIST_SECONDS = 600.0
+
+JUST_READ = timedelta(seconds=5)
+"""What was read so long ago at most is as good as new: a run reads its policy as it begins, and
+between that and its window there may be a dump or a hot pass."""
+
 WRITE_SECONDS = 600.0
 
 
@@ -68,12 +72,13 @@ class KopiaRepository:
         self._host = config.hostname or host
         self._state = RepositoryState(config.state_dir)
         self._shelf = Shelf(config.cache_dir / "directories")
-        self._outlines = Shelf(config.cache_dir / "outlines")
+        self._outlines = Outlines(config.cache_dir)
         self._kopia = kopia or Kopia(config.kopia, home=self._state.home)
         self._command = command
         self._container = container
         self._lock_wait = lock_wait
         self._now = now
+        self._just_read: tuple[tuple[policy.DefinedPolicy, ...], datetime] | None = None
 
     # -- who and where -------------------------------------------------------------------------
 
@@ -195,21 +200,13 @@ class KopiaRepository:
         """
         attempt = f"reading the tree of the snapshot {snapshot.id}"
         require_snapshots([snapshot.id], attempt)
-        async with scratch(self._config.cache_dir / "outline", attempt) as folder:
-            await self._call(argv.outline(snapshot.id, folder / "tree"), attempt, READ_SECONDS)
-            found = await anyio.to_thread.run_sync(outline.read, folder / "tree", attempt)
-        outline.require_whole(found, snapshot, attempt)
-        if snapshot.root_entry:
-            printed = msgspec.json.encode(found)
-            await anyio.to_thread.run_sync(self._outlines.put, snapshot.root_entry.obj, printed)
-        return found
+        async with self._outlines.made(snapshot, attempt) as outline:
+            await self._call(argv.outline(snapshot.id, outline.target), attempt, READ_SECONDS)
+        return outline.parts
 
     async def outlined(self, root: str) -> dict[str, Entry] | None:
         """What :meth:`outline` told of a root object before; its id tells its content."""
-        if printed := await anyio.to_thread.run_sync(self._outlines.get, root):
-            with suppress(RepositoryError):  # torn by a power failure
-                return decode(printed, dict[str, Entry], f"reading the tree {root}")
-        return None
+        return await self._outlines.known(root)
 
     async def content(self, obj: str) -> bytes:
         """The bytes of one small file: an object, or one with a path behind it."""
@@ -223,8 +220,10 @@ class KopiaRepository:
         """Read, compare, and write the host policy on drift only. True if it was written."""
         target = policy.host_target(host)
         attempt = f"reading the policy of {target}"
-        mine = [p.policy for p in await self._policies(attempt) if str(p.target) == target]
+        found = await self._policies(attempt)
+        mine = [p.policy for p in found if str(p.target) == target]
         if len(mine) == 1 and not policy.drift(mine[0]):
+            self._just_read = (found, self._now())
             return False
         attempt = f"writing the policy of {target}"
         text = policy.host_policy(host)
@@ -235,12 +234,18 @@ class KopiaRepository:
         """Raise RepositoryError unless the effective policy on this source is exactly ours.
 
         That covers actions, and all that could leave data out or prune it; a policy below the
-        source is refused as a whole.
+        source is refused as a whole. The first check that follows at once on :meth:`ensure_policy`
+        judges what that has read.
         """
         attempt = f"reading the policy in effect on {source}"
         user, _, rest = source.partition("@")
         host, _, path = rest.partition(":")
-        policy.check_defined(await self._policies(attempt), SourceIdentity(host, user, path))
+        just_read, self._just_read = self._just_read, None
+        if just_read is not None and abs(self._now() - just_read[1]) < JUST_READ:
+            found = just_read[0]
+        else:
+            found = await self._policies(attempt)
+        policy.check_defined(found, SourceIdentity(host, user, path))
 
     async def _policies(self, attempt: str) -> tuple[policy.DefinedPolicy, ...]:
         answer = await self._call(argv.policy_list(), attempt, READ_SECONDS)
