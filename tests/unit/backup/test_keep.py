@@ -65,6 +65,21 @@ async def test_success_deletes_what_the_rule_lets_go(world):
     assert left(world)[-1] == result.snapshot
 
 
+async def test_what_was_deleted_meanwhile_does_not_count_as_kept(world):
+    """Somebody deletes a point by hand while the run is under way: the one before it stays."""
+    only(world, latest=2)
+    ids = earlier(world, 2)
+
+    async def delete() -> None:
+        found = world.repository.contents.snapshots
+        world.repository.contents.snapshots = [s for s in found if s.id != ids[1]]
+
+    world.repository.hook("outline", delete)
+    result = await world.run()
+    assert (result.verdict, result.deleted) == ("success", 0)
+    assert left(world) == [ids[0], result.snapshot]
+
+
 async def test_days_are_those_of_the_unit(world):
     """The rule is the unit's, and so is its time zone: there the run's point is of another day."""
     only(world, daily=2)

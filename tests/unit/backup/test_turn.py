@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
 import anyio
 import pytest
 from support.manual_clock import settle
 
 from kopiwatch.backup.run import Run
 from kopiwatch.backup.turn import Turn, Turns
+from kopiwatch.errors import RepositoryError
 from kopiwatch.units.group import discover
 
 pytestmark = pytest.mark.anyio
@@ -17,6 +21,19 @@ async def attempt(world, run, **more):
     rows = await world.engine.containers()
     (unit,) = discover(rows).units
     return Run(await world.house(), unit, rows, run, **more)
+
+
+def one_point_only(world):
+    """The rule of the unit; there is a point already, which the next success lets go."""
+    labels = world.engine.all[world.db].row.labels
+    for name in ("latest", "hourly", "daily", "weekly", "monthly", "annual"):
+        labels[f"kopi.retention.{name}"] = "1" if name == "latest" else "0"
+    world.repository.add_snapshot(
+        "/mnt/shop",
+        {"recipe/unit.json": b"{}", "volumes/data/file": b"1", "volumes/files/file": b"1"},
+        tags={"run": "r0", "mode": "stop"},
+        start=datetime(2025, 12, 31, tzinfo=UTC),
+    )
 
 
 async def test_one_has_it_and_the_others_wait():
@@ -88,7 +105,8 @@ async def test_whom_somebody_looks_at_is_not_stopped():
 
 
 async def test_next_unit_begins_while_a_run_only_looks(world):
-    """Its verdict waits for nobody; what needs Kopia does."""
+    """Its verdict waits for nobody; what needs Kopia, such as its retention, does."""
+    one_point_only(world)
     turns = Turns()
     mine, next_one = Turn(turns), Turn(turns)
     await mine.take()
@@ -107,7 +125,28 @@ async def test_next_unit_begins_while_a_run_only_looks(world):
         tasks.start_soon(next_unit)
         result = await run.execute()
     assert phases == ["verify", None]
-    assert result.verdict == "success"
+    assert (result.verdict, result.deleted) == ("success", 1)
+
+
+async def test_run_that_deletes_nothing_ends_without_its_turn(world):
+    """It needs no Kopia any more; the next unit has it until this one has ended."""
+    turns = Turns()
+    mine, next_one = Turn(turns), Turn(turns)
+    await mine.take()
+    run = await attempt(world, "r1", turn=mine)
+    ended = anyio.Event()
+
+    async def next_unit():
+        await next_one.take()
+        with anyio.fail_after(5):
+            await ended.wait()
+        next_one.give()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(next_unit)
+        result = await run.execute()
+        ended.set()
+    assert (result.verdict, result.phases[-2].phase) == ("success", "keep")
 
 
 async def test_member_that_falls_over_is_found_in_the_turn_of_the_next(world):
@@ -148,3 +187,39 @@ async def test_list_of_the_batch_is_not_asked_for_again(world):
     result = await run.execute()
     assert (result.verdict, lists) == ("success", [])
     assert run.last_good.tag("run") == "r1"
+
+
+async def test_policy_is_judged_while_the_worker_of_a_batch_starts(world):
+    """Each waits for the other here; the worker takes the Kopia lock afterwards."""
+    started, order = anyio.Event(), []
+
+    async def judge():
+        with anyio.fail_after(5):
+            await started.wait()
+        order.append("judged")
+
+    @asynccontextmanager
+    async def opened(plan):
+        async with open_worker(plan) as session:
+            started.set()
+            yield session
+
+    world.repository.hook("check_policy", judge)
+    world.program.at("set-up", lambda _: order.append("set up"))
+    run = await attempt(world, "r1", listed=())
+    open_worker, run.house.access.open = run.house.access.open, opened
+    result = await run.execute()
+    assert (result.verdict, order) == ("success", ["judged", "set up"])
+
+
+async def test_policy_that_is_not_ours_fails_a_run_of_a_batch_before_anybody_is_stopped(world):
+    """Kopia is never started, and the worker is gone again."""
+    launched = []
+    world.program.at("launch", lambda _: launched.append(True))
+    world.repository.fail("check_policy", RepositoryError("the policy in effect is not ours"))
+    run = await attempt(world, "r1", listed=())
+    result = await run.execute()
+    assert (result.verdict, result.broke_in, launched) == ("failed", "check", [])
+    assert "not ours" in result.message
+    assert world.engine.order("stop", "start") == []
+    assert await world.journal() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
@@ -43,9 +44,15 @@ def config(tmp_path, fake):
 
 
 @pytest.fixture
-async def repository(config, tmp_path):
+def at():
+    """What time it is for the repository."""
+    return [datetime(2026, 1, 1, tzinfo=UTC)]
+
+
+@pytest.fixture
+async def repository(config, tmp_path, at):
     kopia = Kopia(config.kopia, home=tmp_path / "state" / "kopia", grace=0.3)
-    made = KopiaRepository(config, host="harbour", kopia=kopia)
+    made = KopiaRepository(config, host="harbour", kopia=kopia, now=lambda: at[0])
     await made.create()
     return made
 
@@ -74,6 +81,28 @@ async def test_deleting_nothing_starts_nothing(repository, fake):
     before = len(fake.calls())
     await repository.delete(())
     assert len(fake.calls()) == before
+
+
+async def test_first_check_at_once_judges_the_policies_that_were_just_read(repository, fake, at):
+    """What was read to see whether it must be written; the next check, or a later one, asks."""
+    source = "kopiwatch@harbour:/mnt/shop"
+
+    def asked():
+        return len([call for call in fake.calls() if "list" in call.argv])
+
+    assert await repository.ensure_policy("harbour")
+    assert asked() == 1
+    await repository.check_policy(source)
+    assert asked() == 2, "it was written since it was read"
+    assert not await repository.ensure_policy("harbour")
+    await repository.check_policy(source)
+    assert asked() == 3
+    await repository.check_policy(source)
+    assert asked() == 4
+    assert not await repository.ensure_policy("harbour")
+    at[0] += module.JUST_READ
+    await repository.check_policy(source)
+    assert asked() == 6
 
 
 async def test_hanging_storage_ends_at_the_deadline(repository, fake, monkeypatch):
