@@ -24,8 +24,8 @@ KOPIA = {
     "ready": [("snapshot create", "hold", "start", 1)],
     "read": [("snapshot create", "hold", "read", 1)],
     "flush": [("snapshot create", "hold", "flush", 1)],
-    "verify": [("show", "hold", "start", 1)],
-    "keep": [("snapshot list", "hold", "start", 3)],
+    "verify": [("snapshot restore", "hold", "start", 1)],
+    "keep": [("snapshot list", "hold", "start", 2)],
     "report": [("snapshot create", "fail", "end", 1), ("snapshot pin", "hold", "start", 1)],
 }
 """The calls to Kopia that are held, or fail, by phase: command, deed, moment, which one."""
@@ -39,6 +39,8 @@ def shared(tmp_path_factory) -> Iterator[FaultWorld]:
     folder = tmp_path_factory.mktemp("phases") / "site"
     with fault_world(folder, "shop", "frozen") as made:
         made.stack("well", options=("--health-cmd=true", "--health-interval=1s"))
+        made.stack("thin")
+        made.back_up("thin")
         yield made
     shutil.rmtree(folder)
 
@@ -78,7 +80,8 @@ def healthy(container: str) -> bool:
 
 
 CASES = [
-    *(("shop", phase) for phase in (*KOPIA, "stop", "start")),
+    *(("shop", phase) for phase in (*KOPIA, "stop", "start") if phase != "keep"),
+    ("thin", "keep"),
     ("well", "health"),
     *(("frozen", phase) for phase in IN_WINDOW),
 ]

@@ -26,6 +26,12 @@ from support.site import IDLE, Site, make_site, mountpoint, wait_until
 
 BACK_SECONDS = 60
 MODES = {"shop": "stop", "frozen": "pause"}
+TWO_POINTS = {
+    f"kopi.retention.{name}": "2" if name == "latest" else "0"
+    for name in ("latest", "hourly", "daily", "weekly", "monthly", "annual")
+}
+RULES = {"thin": TWO_POINTS}
+"""Units whose retention lets something go after each success."""
 
 
 @dataclass
@@ -58,7 +64,7 @@ class FaultWorld:
     def labels(self, unit: str) -> dict[str, str]:
         """Of a member of this site."""
         named = {"kopi.enable": "true", "kopi.unit": unit, "kopi.instance": self.site.instance}
-        return named | {"kopi.mode": MODES.get(unit, "stop")}
+        return named | {"kopi.mode": MODES.get(unit, "stop")} | RULES.get(unit, {})
 
     def stack(self, unit: str, *, options: Sequence[str] = ()) -> None:
         """The three members of a unit; ``options`` are for ``docker create``."""
