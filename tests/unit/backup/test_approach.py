@@ -216,6 +216,24 @@ async def test_stage_that_is_dropped_while_it_is_read_fails_the_run(busy):
     assert VOLUME not in busy.engine.volumes
 
 
+async def test_stage_that_is_dropped_while_the_members_start_is_not_read(busy):
+    """Kopia stood at its gate, so nobody killed it: it would have stored cut files as a success."""
+    worker = []
+    busy.program.at("stage", lambda each: worker.append(each) and False)
+    start = busy.engine.start
+
+    async def drop(identity):
+        if busy.program.stage.held:
+            busy.program.drop(worker[0])
+        return await start(identity)
+
+    busy.engine.start = drop
+    result = await busy.run()
+    assert (result.verdict, result.reason) == ("failed", "stage-dropped")
+    assert "go" not in busy.program.steps
+    assert busy.states == UP
+
+
 async def test_frozen_members_are_synced_only_for_what_is_not_cloned(busy):
     """FICLONE writes back and write-protects; a copy does neither."""
     for member in (busy.db, busy.web):
