@@ -43,6 +43,15 @@ def test_sweep_deletes_all_and_says_how_much(stage, shed):
     assert (swept["files"], swept["bytes"]) == (4, 2 * MIB + 10 + len("/etc"))
 
 
+def test_stage_is_closed_to_the_users_of_the_host(tmp_path):
+    """Docker makes it for everybody, and what is staged has the modes of its sources."""
+    (tmp_path / "stage").mkdir(mode=0o755)
+    claim(str(tmp_path / "stage"))
+    (tmp_path / "stage").chmod(0o755)
+    claim(str(tmp_path / "stage"))
+    assert (tmp_path / "stage").stat().st_mode & 0o7777 == 0o700
+
+
 @pytest.mark.parametrize("shed", [True, False])
 def test_sweep_deletes_folders_however_deep_they_lie(stage, shed):
     """Whoever fills a volume decides how deep: what could be staged can be dropped again."""
