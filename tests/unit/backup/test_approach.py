@@ -342,6 +342,32 @@ async def test_named_folder_that_is_not_there_is_named(busy):
     assert "KOPIWATCH_STAGE_PATHS names /ssd/stage" in result.message
 
 
+async def test_old_stage_of_the_operators_is_cleared_away_also_before_a_gate(busy):
+    """What a power cut left there takes the room for which the next run would make no clone."""
+    busy.stage_paths = (Path("/ssd/stage"),)
+    cleared = []
+
+    def note(worker):
+        cleared.append(json.loads(worker.orders[-1])["stages"])
+        return False
+
+    busy.program.at("unstage", note)
+    small = {"files": 1, "bytes": 1, "changed_files": 0, "changed_bytes": 0}
+    busy.program.found = {"volumes/data": small, "volumes/files": small}
+    result = await busy.run()
+    assert (result.verdict, result.strategy) == ("success", "gate")
+    assert cleared == [["/mnt/.stage/1/shop"]]
+
+
+async def test_old_stage_that_cannot_be_deleted_is_said(busy):
+    """It fails nothing."""
+    busy.stage_paths = (Path("/ssd/stage"),)
+    busy.program.stage.fails["unstage"] = "stage"
+    result = await busy.run()
+    assert result.verdict == "success"
+    assert any("/ssd/stage is left behind" in line for line in result.warnings)
+
+
 async def test_nobody_down_needs_no_strategy(world, label):
     """All members are stopped: no window, so nothing to shorten, and no stage."""
     label("clone")
