@@ -187,7 +187,7 @@ async def test_a_disk_that_does_not_take_the_copies_fails_the_run(world):
     )
     world.program.host_files[f"/srv/shop/{name}"] = b"t"
     result = await world.run()
-    assert (result.verdict, result.reason, result.broke_in) == ("failed", "recipe", "ready")
+    assert (result.verdict, result.reason, result.broke_in) == ("failed", "recipe", "check")
     assert str(folder) in result.hint
     assert world.states == ["running", "running"]
 
