@@ -121,6 +121,7 @@ class Approach:
             )
             for each in survey.sources
         )
+        await self._clear_old(kopia, plan)
         wanted = held and worth_a_clone(label, facts, rate)
         stages = await self._probe(kopia, plan) if wanted and plan.stages else ()
         chosen = choose(label, facts, stages, held=held, rate=rate)
@@ -136,6 +137,26 @@ class Approach:
         self._facts = {each.path: each for each in facts}
         self._stage = next((each for each in stages if each.root == chosen.stage), None)
         self._take(chosen)
+
+    async def _clear_old(self, kopia: GatedKopia, plan: WorkerPlan) -> None:
+        """Delete what a run that was killed has left in folders of the operator.
+
+        Whatever the strategy will be: it takes room there, which may be why there is no clone.
+        """
+        stages = [stage for stage in plan.stages if not stage.own]
+        if not stages:
+            return
+        try:
+            roots = [stage.root for stage in stages]
+            await kopia.ask("unstage", "check", "unstaged", stages=roots)
+        except RunError as error:
+            if error.reason == "worker-lost":
+                raise
+            names = ", ".join(stage.name for stage in stages)
+            self.notes.append(
+                f"what an earlier run may have staged in {names} is left behind: "
+                f"{self._words(error)}"
+            )
 
     @property
     def _carrier(self) -> str:
@@ -200,18 +221,11 @@ class Approach:
 
     async def _first_pass(self, kopia: GatedKopia) -> None:
         try:
-            if not self._own:
-                await self._unstage(kopia)  # what a run that was killed has left there
             answer = await kopia.ask("pre-stage", "hot", "pre-staged", **self._order)
         except RunError as error:
             await self.fall_back(error)
             return
         self._tell(answer, "staged")
-
-    @property
-    def _own(self) -> bool:
-        stages = self._plan.stages if self._plan else ()
-        return any(stage.own for stage in stages if stage.root == self.choice.stage)
 
     @property
     def _order(self) -> dict[str, object]:
@@ -302,9 +316,6 @@ class Approach:
                 )
         if scope.cancelled_caught:
             self.notes.append(f"deleting what was staged in {self._stage.name} takes too long")
-
-    async def _unstage(self, kopia: GatedKopia) -> None:
-        await kopia.ask("unstage", "hot", "unstaged", stages=[self.choice.stage])
 
     def measured(self, times: Iterable[PhaseTime]) -> float:
         """How fast this run has uploaded, in bytes per second; 0 where it does not tell."""

@@ -275,7 +275,14 @@ class GatedKopia:
         return await self._next("read")
 
     async def read_staged(self, root: str) -> None:
-        """Open the gate for a stage; what follows is all for :meth:`finish`."""
+        """Open the gate for a stage; what follows is all for :meth:`finish`.
+
+        Raises RunError if the stage was dropped while Kopia stood at its gate: nobody killed it
+        then, and it would take what is left for the whole. The worker refuses that, too.
+        """
+        self.check_waiting("flush")
+        if self.dropped:
+            raise self._stage_dropped("before it was read")
         await self._order("go", "flush", path=root, stage=True)
 
     async def flush(self) -> None:
@@ -292,13 +299,16 @@ class GatedKopia:
         if said.killed and not self.dropped:
             await self._why_killed()
         if said.killed and self.dropped:
-            raise RunError(
-                f"unit {self._unit}: its stage was dropped while it was read: {self.dropped}",
-                phase="flush",
-                reason="stage-dropped",
-                hint="make room there, or use kopi.strategy=gate",
-            )
+            raise self._stage_dropped("while it was read")
         return said
+
+    def _stage_dropped(self, when: str) -> RunError:
+        return RunError(
+            f"unit {self._unit}: its stage was dropped {when}: {self.dropped}",
+            phase="flush",
+            reason="stage-dropped",
+            hint=_HINTS["dropped"],
+        )
 
     async def _why_killed(self) -> None:
         """Wait for what the worker says right after it has killed Kopia by itself."""
@@ -351,6 +361,7 @@ _HINTS = {
     "no-data": "leave that bind mount out: name its destination in kopi.exclude",
     "own": "the path leads to the backups by a symbolic link; leave it out with kopi.exclude",
     "attributes": "make room on the disk of the state folder, and see that it can be written",
+    "dropped": "make room there, or use kopi.strategy=gate",
     "launch": "the worker image must hold Kopia",
     "protocol": "the worker image must be of this kopiwatch's version",
     "mount": "namespace access needs root with CAP_SYS_ADMIN; or set KOPIWATCH_WORKER_IMAGE",

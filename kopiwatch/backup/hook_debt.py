@@ -15,7 +15,7 @@ from kopiwatch.backup.result import HookResult
 from kopiwatch.clock import Clock
 from kopiwatch.engine.health import wait_healthy
 from kopiwatch.engine.port import Engine
-from kopiwatch.errors import ContainerGone, EngineDenied, EngineUnreachable, RunError
+from kopiwatch.errors import ContainerGone, EngineError, RunError
 from kopiwatch.task import outcomes
 from kopiwatch.units.hook import Hook
 from kopiwatch.units.unit import Member
@@ -56,10 +56,10 @@ async def run_owed(
         if waits:
             await _health(tools, place, owed.timeout)
         return await run_hook(tools, place, "post", _hook(owed)), True
-    except (EngineUnreachable, EngineDenied) as error:
-        return missed(error.message), False
     except ContainerGone:
         return missed("somebody removed it"), True
+    except EngineError as error:
+        return missed(error.message), False
 
 
 def _hook(owed: OwedHook) -> Hook:

@@ -45,6 +45,11 @@ class HostSide(msgspec.Struct, frozen=True):
         """Whether there is a hook for this unit."""
         return any(hook.fits(unit) for name in names for hook in self.hooks.get(name, ()))
 
+    @property
+    def around_runs(self) -> bool:
+        """Whether there is a hook before or after any unit's run."""
+        return bool(self.hooks.get("before_run") or self.hooks.get("after_run"))
+
     async def run(
         self,
         name: HostHookName,

@@ -168,7 +168,7 @@ async def complete_recipe(
         docker=docker,
         warnings=(*recipe.warnings, *missing),
     )
-    await _store(Draft(draft.folder, recipe), copies, "ready", whole=True)
+    await _store(Draft(draft.folder, recipe), copies, "check", whole=True)
     return tuple(missing)
 
 

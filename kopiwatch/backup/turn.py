@@ -15,10 +15,12 @@ import anyio
 class Turns:
     """Whose turn it is among the runs of one process, all under its run lock.
 
-    Who wants to end a run that has begun goes before who wants to begin one.
+    Who wants to end a run that has begun goes before who wants to begin one. ``whole``: each keeps
+    its turn to its end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, whole: bool = False) -> None:
+        self.whole = whole
         self.busy = False
         self.ending: deque[anyio.Event] = deque()
         self.beginning: deque[anyio.Event] = deque()
@@ -73,11 +75,12 @@ class Turn:
     def watching(self, containers: Collection[str]) -> Iterator[None]:
         """Give the turn away, and look at these containers (ids) for the length of the block.
 
-        The turn is not taken again.
+        The turn is not taken again. Among whole turns it is not given away.
         """
         seen = anyio.Event()
         self._turns.watched[seen] = frozenset(containers)
-        self.give()
+        if not self._turns.whole:
+            self.give()
         try:
             yield
         finally:

@@ -189,7 +189,8 @@ async def inline(
         house = await wiring.house(config, where, command, follower, state=state, identity=identity)
         # Nobody else stores anything of these units while the run lock is held: one list for all.
         listed = await house.repository.snapshots() if len(chosen) > 1 else None
-        turns = Turns()
+        # What after_run undoes may be what the next before_run has just done.
+        turns = Turns(whole=house.host_side.around_runs)
 
         async def back_up(name: str, *, task_status: anyio.abc.TaskStatus[None]) -> None:
             turn = Turn(turns)

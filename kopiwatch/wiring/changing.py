@@ -61,12 +61,6 @@ async def replay(
             "strays", f"a worker of an earlier run hangs and is left behind: {left}", level="error"
         )
     done = await bring_all_back(engine, state.journals, clock)
-    # After that: a stage that is hard to remove must keep nobody down.
-    swept = await sweep(engine, identity)
-    if swept.removed:
-        listener.say("strays", f"removed what an interrupted run had staged: {swept.text}")
-    for why in swept.left:
-        listener.say("strays", f"a stage is left behind: {why}", level="warning")
     for replayed in done:
         trouble = bool(replayed.trouble or replayed.owed)
         listener.say(
@@ -75,6 +69,12 @@ async def replay(
     for repaid in await repay_hooks(engine, state.journals, clock):
         level = "warning" if repaid.good else "error"
         listener.say("replay-hooks", str(repaid), unit=repaid.unit, level=level)
+    # After that: a stage that is hard to remove must keep nobody down, or in maintenance.
+    swept = await sweep(engine, identity)
+    if swept.removed:
+        listener.say("strays", f"removed what an interrupted run had staged: {swept.text}")
+    for why in swept.left:
+        listener.say("strays", f"a stage is left behind: {why}", level="warning")
     return done
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import os
+import resource
 import select
 import signal
+import sys
 import time
 
 from kopiwatch.worker.speech import READ_BYTES, Refused
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 STUCK = "a disk below hangs"
 LIFE_SECONDS = 1.0
+DEEPEST = 100_000
+"""Folders within folders: each takes descriptors, so that their limit counts first."""
 
 
 class _Pipe:
@@ -36,6 +40,13 @@ def show_life() -> None:
     if _Pipe.writing >= 0 and now - _Pipe.shown_at >= LIFE_SECONDS:
         _Pipe.shown_at = now
         os.write(_Pipe.writing, b" ")
+
+
+def go_deep() -> None:
+    """Let a child follow folders as deep as they lie: whoever fills a volume decides that."""
+    sys.setrecursionlimit(DEEPEST)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Child:
@@ -87,6 +98,7 @@ def _be_child(work: Callable[[], object], writing: int, close: int) -> None:
         if close >= 0:
             os.close(close)
         _Pipe.writing = writing
+        go_deep()
         gc.disable()  # It ends soon, and would look through a million entries of a walk in vain.
         try:
             answer = {"result": work()}
@@ -191,6 +203,7 @@ def _be_servant(
         for handle in close:
             if handle >= 0:
                 os.close(handle)
+        go_deep()
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         os.dup2(nothing, 1)

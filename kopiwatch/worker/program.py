@@ -236,14 +236,21 @@ class Worker:
             read = functools.partial(read_files, **{key: order[key] for key in keys})
             self.begin_errand("files", "reading the project's files", FILES_SECONDS, read)
         elif what in ("go", "flush") and self.kopia is not None:
-            self.reads_stage = what == "go" and order.get("stage", False)
-            self.kopia.open_gate(f"{what} {order.get('path', '')}".rstrip())
+            self.open_gate(self.kopia, what, order)
         elif what == "kill":
             self.end_errands(self.errands, say_so=False)
             self.staging.leave_off()
             self.stop_kopia()
         else:
             raise Refused("protocol", f"unexpected order {what!r}")
+
+    def open_gate(self, kopia: Kopia, what: str, order: dict[str, Any]) -> None:
+        """Let Kopia go on, but not into a stage that was dropped."""
+        into_stage = what == "go" and order.get("stage", False)
+        if into_stage:
+            self.staging.require()
+        self.reads_stage = into_stage
+        kopia.open_gate(f"{what} {order.get('path', '')}".rstrip())
 
     def set_up(self, order: dict[str, Any]) -> None:
         """Write the secrets, prove that everything is in place, take the lock."""

@@ -197,12 +197,10 @@ class Pass:
             except OSError as error:
                 raise self.refusal(error, name) from error
             return True
-        handle = os.open(name, READ_FLAGS, dir_fd=source)
+        handle = open_file(name, source)
         try:
             self.take_file(handle, status, target, as_name, is_there)
         except OSError as error:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise OSError(errno.ENOENT, "it became something else") from error
             if error.errno == errno.EIO:
                 raise
             raise self.refusal(error, name) from error
@@ -281,6 +279,18 @@ class Pass:
     def shown(self, name: str) -> str:
         """The path of an entry of the present folder."""
         return shown("/".join([*self.path, name] if name else self.path))
+
+
+def open_file(name: str, folder: int) -> int:
+    """Open a regular file for reading. Raises OSError, ENOENT if it became something else.
+
+    A device that a container made in its place is the host's wherever nothing forbids us devices.
+    """
+    handle = os.open(name, READ_FLAGS, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.ENOENT, "it became something else")
+    return handle
 
 
 def times(status: os.stat_result) -> tuple[int, int]:

@@ -7,9 +7,7 @@ import gc
 import itertools
 import json
 import os
-import resource
 import stat
-import sys
 import time
 
 from kopiwatch.worker.index import FOLDER_FLAGS, Figures, Folder, key_of, survey
@@ -23,9 +21,6 @@ TYPE_CHECKING = False  # typing is imported by type checkers only: start-up time
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, BinaryIO
-
-DEEPEST = 100_000
-"""Folders within folders: two descriptors each, so that their limit counts first."""
 
 
 class Part:
@@ -207,9 +202,6 @@ def serve(orders: BinaryIO, answer: Callable[[object], None]) -> None:
     To be the work of a servant: the index stays where it was made.
     """
     gc.disable()  # a million keys are no garbage
-    sys.setrecursionlimit(DEEPEST)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     stage: Stage | None = None
     for line in orders:
         order = json.loads(line)

@@ -31,7 +31,8 @@ While anything is staged, the free space of its file system is watched. Below ``
 stage is deleted at once, and a Kopia that reads from it (``go`` with ``"stage": true``, before
 ``read``) is killed first, which is said as ``exit``. Then ``dropped`` is said, unasked: ``{free,
 reserve, killed, files, bytes, seconds}`` (``free`` as it was found). A ``pre-stage`` or ``stage``
-that was under way, or comes later, answers with the error ``dropped``. ``unstage`` ends this state.
+that was under way, or comes later, answers with the error ``dropped``, and so does a ``go`` with
+``"stage": true``: Kopia stays at its gate. ``unstage`` ends this state.
 
 A worker that writes stages needs CAP_DAC_OVERRIDE, CAP_CHOWN, CAP_FOWNER, and CAP_FSETID, without
 which a set group id bit would be lost (that is an error then). A mount inside a stage is neither
@@ -91,10 +92,14 @@ class Staging:
         self._reserve = 0
         self._low: dict[str, Any] | None = None
 
-    def make(self, order: dict[str, Any]) -> None:
-        """Carry out ``pre-stage`` or ``stage``; the end is said."""
+    def require(self) -> None:
+        """Refuse where the stage was dropped: what is left of it is cut, or about to be."""
         if self._low is not None:
             raise self._dropped()
+
+    def make(self, order: dict[str, Any]) -> None:
+        """Carry out ``pre-stage`` or ``stage``; the end is said."""
+        self.require()
         if self._doing:
             raise Refused("protocol", f"a {self._doing} is under way")
         if "parts" in order:

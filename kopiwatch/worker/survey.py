@@ -2,7 +2,8 @@
 
 It costs a ``scandir``, and an ``lstat`` and a ``listxattr`` for each entry. Nothing is opened but
 folders, so nothing of what is looked at can block, trigger or change. It runs beside the
-containers, just before they stop: what vanishes meanwhile is passed over.
+containers, just before they stop: what vanishes meanwhile is passed over, and a folder that they
+swap for a symbolic link leads nowhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import stat
 import time
 
 from kopiwatch.worker.child import show_life
+from kopiwatch.worker.index import FOLDER_FLAGS
 from kopiwatch.worker.listing import Listing, cannot_write, remove_others, stored, text
 from kopiwatch.worker.sources import disk_of
 
@@ -53,6 +55,7 @@ class Walk:
         self._path = path
         self._root = os.fsencode(path.rstrip("/"))
         self._cut = len(self._root) + 1
+        self._place = b""
         self._name = name
         self._since = int(since * 1e9)
         self._now = time.time_ns()
@@ -103,34 +106,57 @@ class Walk:
         except OSError as error:
             self._cannot("entry", b"", error)
             return
-        folders = [self._root] if self._entry(self._root, status) else []
-        while folders:
-            show_life()
-            folder = folders.pop()
-            try:
-                self._folder(folder, folders)
-            except OSError as error:
-                self._cannot("folder", folder, error)
+        folders = [self._root] if self._entry(self._root, status, self._root) else []
+        home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            while folders:
+                show_life()
+                folder = folders.pop()
+                try:
+                    self._enter(folder)
+                    self._folder(folder, folders)
+                except OSError as error:
+                    self._cannot("folder", folder, error)
+        finally:
+            os.fchdir(home)
+            os.close(home)
+
+    def _enter(self, folder: bytes) -> None:
+        """Make a folder the current one, so that names in it are looked up nowhere else.
+
+        Raises OSError: ENOENT if what the path leads to by now lies somewhere else.
+        """
+        handle = os.open(folder, FOLDER_FLAGS)
+        try:
+            place = os.readlink(b"/proc/self/fd/%d" % handle)
+            self._place = self._place or place
+            if place != self._place + folder[len(self._root) :]:
+                raise OSError(errno.ENOENT, "it was moved")
+            os.fchdir(handle)
+        finally:
+            os.close(handle)
 
     def _folder(self, folder: bytes, folders: list[bytes]) -> None:
-        """Look at all entries of a folder; those that are folders are added to ``folders``."""
+        """Look at all entries of the current folder; folders are added to ``folders``."""
         odd: dict[str, bytes] = {}
-        with os.scandir(folder) as entries:
+        above = folder + b"/"
+        with os.scandir(b".") as entries:
             for count, entry in enumerate(entries):
                 if not count & 0xFFF:
                     show_life()
+                path = above + entry.name
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except OSError as error:
-                    self._cannot("entry", entry.path, error)
+                    self._cannot("entry", path, error)
                     continue
-                if self._entry(entry.path, status):
-                    folders.append(entry.path)
+                if self._entry(path, status, entry.name):
+                    folders.append(path)
                 if not entry.name.isascii():
-                    self._look_at_name(entry.name, entry.path, status.st_mode, odd)
+                    self._look_at_name(entry.name, path, status.st_mode, odd)
 
-    def _entry(self, path: bytes, status: os.stat_result) -> bool:
-        """Take one entry in; True for a folder."""
+    def _entry(self, path: bytes, status: os.stat_result, here: bytes) -> bool:
+        """Take one entry in; True for a folder. ``here`` is how it is found just now."""
         form = status.st_mode & FORMAT_BITS
         is_folder = form == stat.S_IFDIR
         if form == stat.S_IFREG:
@@ -146,7 +172,7 @@ class Walk:
             key = (status.st_dev, status.st_ino)
             self._links.setdefault(key, []).append(path[self._cut :])
             self._names[key] = status.st_nlink
-        self._xattrs(path)
+        self._xattrs(path, here)
         return is_folder
 
     def _count(self, status: os.stat_result) -> None:
@@ -177,12 +203,12 @@ class Walk:
             **device,
         )
 
-    def _xattrs(self, path: bytes) -> None:
+    def _xattrs(self, path: bytes, here: bytes) -> None:
         try:
-            names = os.listxattr(path, follow_symlinks=False)
+            names = os.listxattr(here, follow_symlinks=False)
             if not names:
                 return
-            found = self._values(path, names)
+            found = self._values(here, names)
         except OSError as error:
             if error.errno not in NO_XATTRS:
                 self._cannot("xattrs", path, error)
@@ -192,11 +218,11 @@ class Walk:
             self._listing.xattrs(path[self._cut :], found)
 
     @staticmethod
-    def _values(path: bytes, names: list[str]) -> list[tuple[bytes, bytes]]:
+    def _values(here: bytes, names: list[str]) -> list[tuple[bytes, bytes]]:
         found = []
         for name in sorted(names):
             try:
-                value = os.getxattr(path, name, follow_symlinks=False)
+                value = os.getxattr(here, name, follow_symlinks=False)
             except OSError as error:
                 if error.errno != errno.ENODATA:
                     raise

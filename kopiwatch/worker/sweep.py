@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MARK = "user.kopiwatch.stage"
 """The extended attribute of a folder whose content is ours to delete. Kopia stores none of them."""
+MODE = 0o700
+"""In a folder of the operator's this keeps the users of the host out, as Docker's own folder does
+for volumes: a copy has the owner and mode of its source, and a setuid program its bit."""
 KEPT = "lost+found"
 BIG_BYTES = 1024 * 1024
 
@@ -37,11 +40,13 @@ def claim(stage: str) -> None:
     handle = open_stage(stage)
     try:
         if _is_marked(handle):
+            os.fchmod(handle, MODE)
             return
         if (name := _first_file(handle, mount_of(handle))) is not None:
             text = f"the stage {stage} holds {name!r}, which kopiwatch did not make: name another"
             raise Refused("stage", text)
         os.setxattr(handle, MARK, b"1")
+        os.fchmod(handle, MODE)
     except OSError as error:
         raise Refused("stage", f"the stage {stage} cannot be used: {error.strerror}") from error
     finally:

@@ -145,6 +145,19 @@ def test_kopia_that_reads_from_a_dropped_stage_is_killed_first(worker, disk):
     assert worker.hear("dropped")["result"]["killed"]
 
 
+def test_kopia_at_its_gate_is_not_let_into_a_dropped_stage(worker, disk):
+    """It would find cut files there, or none, and call that a snapshot."""
+    (disk / "source/file").write_text("content")
+    pre_stage(worker, disk)
+    worker.ask("stage", "staged")
+    worker.launch(gated())
+    worker.hear("ready")
+    fill(disk)
+    assert not worker.hear("dropped")["result"]["killed"]
+    assert worker.ask("go", "error", path=str(disk / "stage"), stage=True)["reason"] == "dropped"
+    assert worker.ask("kill", "exit")["killed"]
+
+
 @pytest.mark.parametrize("fields", [{}, {"stage": True}])
 def test_kopia_that_does_not_read_from_a_dropped_stage_lives_on(worker, disk, fields):
     """Because it reads the live path, or has read all it wants."""

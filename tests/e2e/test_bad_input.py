@@ -59,7 +59,7 @@ def test_misspelt_label_disables_its_unit_only(local_site, scope):
 @pytest.mark.parametrize(
     ("label", "value"),
     [
-        ("kopi.hook.pre.command", "true"),
+        ("kopi.notify", "failure"),
         ("kopi.drill", "@weekly"),
     ],
 )

@@ -130,8 +130,9 @@ def test_a_backup_through_the_socket_proxy(project):
         *("GET /_ping", "GET /secrets", "GET /images/json", f"GET /containers/{db}/logs"),
         *(f"GET /containers/{db}/archive?path=/etc", f"GET /containers/{db}/../json"),
         *(f"POST /containers/{db}/kill", f"POST /containers/{db}/%2e%2e/{db}/stop"),
-        *("POST /build", "POST /volumes/create", "POST /images/create", "PUT /containers/json"),
+        *("POST /build", "POST /volumes/prune", "POST /images/create", "PUT /containers/json"),
         *(f"DELETE /containers/{db}?force=1&v=1", f"DELETE /volumes/{project.name}_data"),
+        "DELETE /volumes/kopiwatch-stage-x?force=1",
     ]
     options = ("--entrypoint", "python3", "kopiwatch", "-c", FORBIDDEN)
     answers = project.ok("run", "--rm", *options, "GET /version", *forbidden).splitlines()

@@ -27,7 +27,12 @@ STAMPS = ("unit_deadline_timestamp_seconds", "unit_last_success_timestamp_second
 
 
 def labels(site, unit: str, schedule: str = "") -> dict[str, str]:
-    named = {"kopi.enable": "true", "kopi.unit": unit, "kopi.instance": site.instance}
+    named = {
+        "kopi.enable": "true",
+        "kopi.unit": unit,
+        "kopi.instance": site.instance,
+        "kopi.strategy": "gate",
+    }
     return named | ({"kopi.schedule": schedule} if schedule else {})
 
 
@@ -116,6 +121,7 @@ class Stack:
             "labels": {
                 "kopi.enable": "true",
                 "kopi.instance": site.instance,
+                "kopi.strategy": "gate",
                 docker.LABEL: scope.name,
             },
         }

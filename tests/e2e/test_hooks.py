@@ -25,6 +25,7 @@ SLOWLY = f"{NOTE}; while [ -e /data/slow-$KOPIWATCH_HOOK ]; do sleep 0.05; done"
 def stack(site, scope, mode: str = "stop", **labels: str) -> dict[str, str]:
     """web depends on db; both have these labels below ``kopi.hook.``."""
     own = {"kopi.enable": "true", "kopi.unit": "shop", "kopi.instance": site.instance}
+    own["kopi.strategy"] = "gate"  # the data is read in the window, however much there is
     own["kopi.mode"] = mode
     own |= {
         f"kopi.hook.{name.replace('__', '-').replace('_', '.')}": v for name, v in labels.items()

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,8 +17,11 @@ from kopiwatch.backup.course import Course
 from kopiwatch.backup.dump.client import CLIENTS, dump_argv, kill_argv
 from kopiwatch.backup.dump.file import LOOK, RESERVE_BYTES, DumpFile
 from kopiwatch.backup.dump.password import password_of
+from kopiwatch.backup.hook import CUT_CHARACTERS, shown
+from kopiwatch.config import Secret
 from kopiwatch.engine.port import Inspected
 from kopiwatch.errors import EngineError, EngineUnreachable, KopiwatchError, RunError, StillRunning
+from kopiwatch.kopia.failure import masker
 from kopiwatch.kopia.folder import make_private
 from kopiwatch.kopia.port import Repository
 from kopiwatch.kopia.record import Snapshot
@@ -38,9 +41,13 @@ _PID = re.compile(rb"\Akopiwatch-pid ([0-9]+)\n")
 
 
 class Complaints:
-    """The errors that a command prints: the end of them, and the PID that its first line holds."""
+    """The errors that a command prints: the end of them, and the PID that its first line holds.
 
-    def __init__(self) -> None:
+    ``mask`` takes secrets out of them: they go into logs and the history.
+    """
+
+    def __init__(self, mask: Callable[[str], str] = str) -> None:
+        self._mask = mask
         self._head = b""
         self._kept = bytearray()
 
@@ -58,8 +65,11 @@ class Complaints:
 
     @property
     def text(self) -> str:
-        """What it said, without our own line."""
-        return _PID.sub(b"", bytes(self._kept)).decode(errors="replace").strip()
+        """What it said, without our own line, fit to be stored and shown."""
+        words = bytes(self._kept)
+        if len(words) == TAIL_BYTES:
+            words = words.partition(b"\n")[2] or words[CUT_CHARACTERS:]  # half a secret may lead
+        return shown(_PID.sub(b"", words).decode(errors="replace").strip(), self._mask)
 
 
 class Dumps:
@@ -173,14 +183,15 @@ class Dumps:
         what = self._what(container, dump)
         file = DumpFile(self.folder / name, what, end.encode(), reserve=self._reserve)
         limit = self._house.clock.seconds() + dump.timeout.total_seconds()
+        mask = self._mask(self._passwords[container.id])
         try:
-            complaints = Complaints()
+            complaints = Complaints(mask)
             code = await self._attempt(
                 container, dump, file, end=end, limit=limit, complaints=complaints
             )
             if code and any(word in complaints.text for word in CLIENTS[dump.engine].starting):
                 await self._house.clock.sleep(STARTING_SECONDS)
-                complaints = Complaints()
+                complaints = Complaints(mask)
                 code = await self._attempt(
                     container, dump, file, end=end, limit=limit, complaints=complaints
                 )
@@ -194,6 +205,11 @@ class Dumps:
         finally:
             with anyio.CancelScope(shield=True):
                 await file.close()
+
+    def _mask(self, password: bytes) -> Callable[[str], str]:
+        """Takes our own secrets and this password out of a text: clients repeat what they got."""
+        given = masker([Secret(password.decode("utf-8", "surrogateescape"))])
+        return lambda text: given(self._house.mask(text))
 
     async def _attempt(
         self,

@@ -216,6 +216,24 @@ async def test_stage_that_is_dropped_while_it_is_read_fails_the_run(busy):
     assert VOLUME not in busy.engine.volumes
 
 
+async def test_stage_that_is_dropped_while_the_members_start_is_not_read(busy):
+    """Kopia stood at its gate, so nobody killed it: it would have stored cut files as a success."""
+    worker = []
+    busy.program.at("stage", lambda each: worker.append(each) and False)
+    start = busy.engine.start
+
+    async def drop(identity):
+        if busy.program.stage.held:
+            busy.program.drop(worker[0])
+        return await start(identity)
+
+    busy.engine.start = drop
+    result = await busy.run()
+    assert (result.verdict, result.reason) == ("failed", "stage-dropped")
+    assert "go" not in busy.program.steps
+    assert busy.states == UP
+
+
 async def test_frozen_members_are_synced_only_for_what_is_not_cloned(busy):
     """FICLONE writes back and write-protects; a copy does neither."""
     for member in (busy.db, busy.web):
@@ -322,6 +340,32 @@ async def test_named_folder_that_is_not_there_is_named(busy):
     result = await busy.run()
     assert (result.verdict, result.reason) == ("failed", "stage-path")
     assert "KOPIWATCH_STAGE_PATHS names /ssd/stage" in result.message
+
+
+async def test_old_stage_of_the_operators_is_cleared_away_also_before_a_gate(busy):
+    """What a power cut left there takes the room for which the next run would make no clone."""
+    busy.stage_paths = (Path("/ssd/stage"),)
+    cleared = []
+
+    def note(worker):
+        cleared.append(json.loads(worker.orders[-1])["stages"])
+        return False
+
+    busy.program.at("unstage", note)
+    small = {"files": 1, "bytes": 1, "changed_files": 0, "changed_bytes": 0}
+    busy.program.found = {"volumes/data": small, "volumes/files": small}
+    result = await busy.run()
+    assert (result.verdict, result.strategy) == ("success", "gate")
+    assert cleared == [["/mnt/.stage/1/shop"]]
+
+
+async def test_old_stage_that_cannot_be_deleted_is_said(busy):
+    """It fails nothing."""
+    busy.stage_paths = (Path("/ssd/stage"),)
+    busy.program.stage.fails["unstage"] = "stage"
+    result = await busy.run()
+    assert result.verdict == "success"
+    assert any("/ssd/stage is left behind" in line for line in result.warnings)
 
 
 async def test_nobody_down_needs_no_strategy(world, label):

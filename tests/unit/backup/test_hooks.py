@@ -307,6 +307,25 @@ async def test_post_hook_of_a_member_that_is_gone_is_said_and_owed_by_nobody(wor
     assert await world.journal() is None
 
 
+async def test_post_hook_that_docker_fumbles_stays_owed_and_keeps_no_other_waiting(world):
+    """An answer of 500 for one container is no reason to leave the next in its maintenance mode."""
+    both(world)
+
+    def fumble():
+        if world.said.events[-1] == ("hook", "shop: the post hook in db"):
+            raise EngineError("cannot inspect container db: Docker answered 500")
+
+    world.engine.hook("inspect", "db", fumble)
+    result = await world.run()
+    assert ran(world) == ["pre web", "pre db", "post web"]
+    assert (result.verdict, result.reason) == ("partial", "hook")
+    assert "Docker answered 500" in result.message
+    world.engine.hook("inspect", "db", lambda: None)
+    (repaid,) = await replay(world)
+    assert repaid.good
+    assert ran(world)[3:] == ["end db", "post db"]
+
+
 async def test_post_hook_while_docker_is_away_stays_owed(world):
     """The next command that changes something runs it."""
     both(world)

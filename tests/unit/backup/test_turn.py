@@ -64,6 +64,26 @@ async def test_one_has_it_and_the_others_wait():
     assert order == ["second begins", "first ends", "third begins"]
 
 
+async def test_whole_turn_is_not_given_away_for_a_look():
+    """Hooks of the host stand around a whole run: the next one's begin when these have ended."""
+    turns, begun = Turns(whole=True), anyio.Event()
+    first, second = Turn(turns), Turn(turns)
+
+    async def begin():
+        await second.take()
+        begun.set()
+
+    await first.take()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(begin)
+        with first.watching({"a"}):
+            await settle()
+            assert not begun.is_set()
+        await first.take()
+        first.give()
+    assert begun.is_set()
+
+
 async def test_waiting_in_vain_takes_it_from_nobody():
     """Who is cancelled while it waits leaves no gap, also when the turn comes at that moment."""
     turns = Turns()

@@ -15,6 +15,7 @@ from support.tree_change import apply, changes, long_ago, look, next_tick
 
 from kopiwatch.worker.clone import mend
 from kopiwatch.worker.index import key_of, settled, unsettled
+from kopiwatch.worker.replica import Pass
 from kopiwatch.worker.speech import Refused
 from kopiwatch.worker.stage import Stage
 
@@ -250,3 +251,21 @@ def test_stage_takes_in_the_window_what_could_not_be_read_before(tmp_path):
         folder.fail()
         assert stage.update(hot=False)["fresh"] == 1
         assert look(tmp_path / "stage/volumes/data") == look(folder.path)
+
+
+def test_file_that_becomes_a_device_is_not_read(source, tmp_path, monkeypatch):
+    """A container may make device nodes, and a host's disk is no content of its volume."""
+    (source / "file").write_bytes(b"x" * 100)
+    original = os.open
+
+    def swap(path, flags, *args, **more):
+        if path == "file" and more.get("dir_fd") is not None:
+            return original("/dev/zero", os.O_RDONLY)
+        return original(path, flags, *args, **more)
+
+    stage = a_stage(tmp_path)
+    monkeypatch.setattr(os, "open", swap)
+    monkeypatch.setattr(Pass, "take_file", lambda *_: pytest.fail("it is read"))
+    assert stage.update(hot=True)["vanished"] == 1
+    monkeypatch.undo()
+    assert not any((tmp_path / "stage/volumes/data").iterdir())

@@ -296,7 +296,7 @@ def test_attributes_that_cannot_be_read_are_counted_and_listed(source, monkeypat
     source.write("b")
 
     def refuse(path, **_):
-        if path.endswith(b"/b"):
+        if path == b"b":
             raise PermissionError(errno.EACCES, "Permission denied")
         return []
 
@@ -337,3 +337,25 @@ def test_full_disk_is_said_and_the_old_list_stands(source):
     assert refused.value.reason == "attributes"
     assert source.list.read_bytes() == before
     assert [path.name for path in source.into.iterdir()] == ["volumes"]
+
+
+@pytest.mark.parametrize("at", ["middle", "middle/inner"])
+def test_folder_that_becomes_a_link_is_not_followed(source, tmp_path, monkeypatch, at):
+    """A container runs beside the walk: no link of its making leads out of the source."""
+    (tmp_path / "secret/inner").mkdir(parents=True)
+    (tmp_path / "secret/inner/file").write_bytes(b"x")
+    (tmp_path / "secret/file").write_bytes(b"x")
+    source.write("middle/inner/own")
+    original = module.Walk._entry
+
+    def swap(walk, path, status, here):
+        found = original(walk, path, status, here)
+        place = source.root / at
+        if path == os.fsencode(place) and not place.is_symlink():
+            place.rename(tmp_path / "aside")
+            place.symlink_to(tmp_path / "secret" / at.partition("/")[2])
+        return found
+
+    monkeypatch.setattr(module.Walk, "_entry", swap)
+    source.walk()
+    assert source.figures["files"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.file_system import bound
 
+from kopiwatch.worker.child import Child
 from kopiwatch.worker.speech import Refused
 from kopiwatch.worker.sweep import claim, sweep
 
@@ -39,6 +41,32 @@ def test_sweep_deletes_all_and_says_how_much(stage, shed):
     swept = sweep(str(stage), shed=shed)
     assert not any(stage.iterdir())
     assert (swept["files"], swept["bytes"]) == (4, 2 * MIB + 10 + len("/etc"))
+
+
+def test_stage_is_closed_to_the_users_of_the_host(tmp_path):
+    """Docker makes it for everybody, and what is staged has the modes of its sources."""
+    (tmp_path / "stage").mkdir(mode=0o755)
+    claim(str(tmp_path / "stage"))
+    (tmp_path / "stage").chmod(0o755)
+    claim(str(tmp_path / "stage"))
+    assert (tmp_path / "stage").stat().st_mode & 0o7777 == 0o700
+
+
+@pytest.mark.parametrize("shed", [True, False])
+def test_sweep_deletes_folders_however_deep_they_lie(stage, shed):
+    """Whoever fills a volume decides how deep: what could be staged can be dropped again."""
+    here = os.open(stage, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    child = Child(functools.partial(sweep, str(stage), shed=shed))
+    while not child.take():
+        pass
+    child.result()
+    assert not any(stage.iterdir())
 
 
 def test_sweep_leaves_a_folder_alone_that_is_no_stage(tmp_path):

@@ -222,3 +222,16 @@ def test_pid_is_read_from_the_first_line_in_whatever_pieces_it_comes():
     complaints.add(b"sh: not found\nkopiwatch-pid 1\n")
     assert complaints.pid is None
     assert complaints.text.startswith("sh: not found")
+
+
+async def test_password_that_a_client_repeats_is_shown_to_nobody(world, monkeypatch):
+    """What a client says goes into the log, the notification and the history."""
+    monkeypatch.setenv("DB_PASSWORD", "hunter2-secret")
+    server = Server(world, dump__password_env="DB_PASSWORD")
+    said = PID + b"cannot log in as app:hunter2-secret@db\x1b[0m\n"
+    server.answers.append(Streamed((), said, 1))
+    result = await world.run()
+    assert result.reason == "dump-failed"
+    assert "app:***@db" in result.message
+    assert "hunter2" not in result.tail + result.message
+    assert "\x1b" not in result.tail + result.message
