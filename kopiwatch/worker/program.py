@@ -172,7 +172,9 @@ class Worker:
             ready = self.selector.select(max(0.0, next_turn - time.monotonic()))
             # The gate's words first: Kopia may say "after" and end within one turn of this loop.
             for key, _ in sorted(ready, key=lambda item: item[0].data == self.on_end):
-                key.data(key.fileobj)
+                # What was done for one may have ended another, whose descriptor is gone then.
+                if self.selector.get_map().get(key.fd) is key:
+                    key.data(key.fileobj)
             now = time.monotonic()
             self.end_errands([errand for errand in self.errands if now >= errand.give_up_at])
             self.staging.look_at_clock()
