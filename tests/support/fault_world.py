@@ -64,7 +64,9 @@ class FaultWorld:
     def labels(self, unit: str) -> dict[str, str]:
         """Of a member of this site."""
         named = {"kopi.enable": "true", "kopi.unit": unit, "kopi.instance": self.site.instance}
-        return named | {"kopi.mode": MODES.get(unit, "stop")} | RULES.get(unit, {})
+        # Kopia is held in its only call, which is to be in the window.
+        named |= {"kopi.mode": MODES.get(unit, "stop"), "kopi.strategy": "gate"}
+        return named | RULES.get(unit, {})
 
     def stack(self, unit: str, *, options: Sequence[str] = ()) -> None:
         """The three members of a unit; ``options`` are for ``docker create``."""
@@ -193,15 +195,20 @@ class FaultWorld:
 
     def strike_worker(self, number: signal.Signals) -> None:
         """A signal for the worker itself, and for nothing that it started."""
-        ((worker, _),) = [
-            each for each in self.workers() if "/worker/" in each[1] and "unshare" not in each[1]
-        ]
+        (worker,) = [pid for pid, _ in self.workers() if first_of_its_namespace(pid)]
         os.kill(worker, number)
 
     def last_run(self, unit: str) -> dict[str, Any]:
         """The newest run on record."""
         rows = [row for row in self.site.json("history")["runs"] if row["unit"] == unit]
         return rows[-1]
+
+
+def first_of_its_namespace(pid: int) -> bool:
+    """Whether a process is number 1 where it lives, as a worker is, and not what it forked."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (numbers,) = [line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")]
+    return len(numbers) > 1 and numbers[-1] == "1"
 
 
 @contextmanager
