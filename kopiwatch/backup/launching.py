@@ -138,7 +138,7 @@ class Launching:
         """
         with self.course.timed("check"):
             self.survey = await kopia.surveyed()
-            survey.refuse_collisions(self.unit.name, self.survey)
+            survey.refuse_names(self.unit.name, self.survey)
             if line := survey.kept_aside(self.survey):
                 self.course.say("survey", line)
             held = bool(self.window.hold.held)

@@ -57,7 +57,8 @@ class SourceFigures(msgspec.Struct, frozen=True):
     ``name`` (names that are not UTF-8). ``outside_links`` are files of which other names lie
     outside the source. ``unread`` counts what could not be looked at, ``unread_example`` tells of
     the first. ``collisions`` are pairs of names (as Python shows bytes) that Kopia would store as
-    one, the first few.
+    one, ``placeholders`` are paths in the source (``.`` is the source itself) that Kopia would take
+    for stand-ins of something else; both are the first few.
     """
 
     path: str
@@ -73,6 +74,7 @@ class SourceFigures(msgspec.Struct, frozen=True):
     unread: int = 0
     unread_example: str = ""
     collisions: tuple[tuple[str, str], ...] = ()
+    placeholders: tuple[str, ...] = ()
 
 
 class Survey(msgspec.Struct, frozen=True):
@@ -114,8 +116,28 @@ def order(root: str, sources: Iterable[str], *, since: float, into: str) -> Surv
     )
 
 
-def refuse_collisions(unit: str, survey: Survey) -> None:
-    """Raise RunError if Kopia would take two entries for one: only one of them would come back."""
+def refuse_names(unit: str, survey: Survey) -> None:
+    """Raise RunError for names that Kopia would misread: what bears them would not come back."""
+    _refuse_collisions(unit, survey)
+    _refuse_placeholders(unit, survey)
+
+
+def _refuse_placeholders(unit: str, survey: Survey) -> None:
+    """Kopia would store what such an entry says it stands for, or nothing at all."""
+    for source in survey.sources:
+        if source.placeholders:
+            raise RunError(
+                f"unit {unit}: {', '.join(source.placeholders)} in {source.path}: "
+                "Kopia takes a name that ends in .kopia-entry for a stand-in of something else, "
+                "and would not store what is there",
+                phase="ready",
+                reason="names-reserved",
+                hint="rename it, or leave that source out with kopi.exclude",
+            )
+
+
+def _refuse_collisions(unit: str, survey: Survey) -> None:
+    """Of two entries that Kopia takes for one, only one would come back."""
     found = [(each.path, *pair) for each in survey.sources for pair in each.collisions]
     if not found:
         return

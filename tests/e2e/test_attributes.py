@@ -124,3 +124,19 @@ def test_names_that_would_become_one_fail_the_run_before_anything_stops(site, sc
     assert json.loads(site.kopia("snapshot", "list", "--json")) == []
     os.rename(root + b"/caf\xe8", root + b"/coffee")
     assert site.json("backup", "odd")["runs"][0]["verdict"] == "success"
+
+
+def test_name_that_kopia_keeps_for_itself_fails_the_run_before_anything_stops(site, scope, member):
+    """Kopia would store an object of the repository in its place, of whatever unit."""
+    root = mountpoint(scope.full("odd"))
+    site.ok("backup", "odd")
+    (manifest,) = json.loads(site.kopia("snapshot", "list", "--json"))
+    (root / "all.kopia-entry").write_text(
+        json.dumps({"name": "all", "type": "d", "obj": manifest["rootEntry"]["obj"]})
+    )
+    started = docker.inspect(member)["State"]["StartedAt"]
+    (run,) = site.json_any("backup", "odd")["runs"]
+    assert (run["verdict"], run["reason"]) == ("failed", "names-reserved")
+    assert f"all.kopia-entry in volumes/{scope.full('odd')}" in run["message"]
+    assert docker.inspect(member)["State"]["StartedAt"] == started
+    assert len(json.loads(site.kopia("snapshot", "list", "--json"))) == 1

@@ -90,6 +90,17 @@ async def test_names_that_collide_fail_the_run_before_the_window(world):
     assert await world.repository.snapshots() == ()
 
 
+async def test_names_that_kopia_keeps_for_itself_fail_the_run_before_the_window(world):
+    """The sentence names unit, source and entry, and says what to do."""
+    world.program.found = {"volumes/data": {"placeholders": ["a/x.kopia-entry"]}}
+    _, result = await executed(world)
+    assert (result.verdict, result.reason) == ("failed", "names-reserved")
+    assert "a/x.kopia-entry in volumes/data" in result.message
+    assert "rename it" in result.hint
+    assert world.engine.order("stop") == []
+    assert await world.repository.snapshots() == ()
+
+
 async def test_attributes_that_could_not_be_read_are_a_warning(world):
     """The run is a success: what Kopia keeps is stored."""
     world.program.found = {"volumes/data": {"unread": 2, "unread_example": "x: Permission denied"}}

@@ -201,6 +201,28 @@ def test_names_collide_in_one_folder_and_among_what_kopia_stores_only(source):
     assert source.figures["collisions"] == []
 
 
+def test_names_that_kopia_keeps_for_itself_are_told(source):
+    """Whatever bears one, but for what Kopia does not store; ``kopia-entry`` alone is a name."""
+    source.write("sub/file.kopia-entry")
+    source.write("folder.kopia-entry/in")
+    (source.root / ".kopia-entry").symlink_to("sub")
+    source.write("kopia-entry")
+    os.mkfifo(source.root / "fifo.kopia-entry")
+    source.walk()
+    assert set(source.figures["placeholders"]) == {
+        "sub/file.kopia-entry",
+        "folder.kopia-entry",
+        ".kopia-entry",
+    }
+
+
+def test_source_that_bears_a_name_of_kopia_is_told(tmp_path):
+    """A volume may be called so."""
+    order = [{"path": str(tmp_path), "name": "volumes/data.kopia-entry"}]
+    (figures,) = survey(order, 0.0, str(tmp_path))["sources"]
+    assert figures["placeholders"] == ["."]
+
+
 def test_what_changed_is_what_is_newer_than_the_last_run(source):
     """By mtime or ctime; an mtime ahead of the clock tells nothing."""
     source.write("old", b"1")
