@@ -29,7 +29,7 @@ from kopiwatch.backup.strategy import (
 from kopiwatch.backup.survey import Survey
 from kopiwatch.errors import KopiwatchError, RunError
 from kopiwatch.kopia.port import Repository
-from kopiwatch.units.unit import Unit
+from kopiwatch.units.unit import Source, Unit
 from kopiwatch.words import counted, seconds, size
 
 LABEL = "kopi.strategy"
@@ -96,6 +96,12 @@ class Approach:
     def root(self) -> str:
         """What Kopia reads in place of the live tree; empty where it reads that."""
         return self.choice.stage
+
+    @property
+    def unstaged(self) -> tuple[Source, ...]:
+        """The sources that Kopia reads where they lie, though there is a stage."""
+        staged = {*self.choice.cloned, *self.choice.copied}
+        return tuple(source for source in self.unit.sources if source.path not in staged)
 
     # -- before the window ---------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime
 from functools import partial
 
@@ -15,7 +15,7 @@ from kopiwatch.errors import ContainerGone, EngineError
 from kopiwatch.task import outcomes, together
 from kopiwatch.units.container import Container
 from kopiwatch.units.coverage import writes_to
-from kopiwatch.units.unit import Unit
+from kopiwatch.units.unit import Source, Unit
 
 
 class Disturbance(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ class Observer:
 
     ``own`` is our own container, which writes to nobody's data; ``mountpoints`` are the volumes'
     places on the host, by name. :meth:`begin` is called before the first stop, :meth:`look` at
-    **read**, each with the plan as of then.
+    **read**, each with the plan as of then; :meth:`look_late` after what was read later.
     """
 
     def __init__(self, engine: Engine, unit: Unit, mountpoints: dict[str, str], own: str) -> None:
@@ -48,7 +48,8 @@ class Observer:
     async def begin(self, plan: HoldPlan) -> None:
         """Remember Docker's time, and who else could write just now."""
         self._began = (await self._engine.info()).system_time
-        self._writers = frozenset(await self._running_writers(self._known(plan)))
+        found = await self._running_writers(self._known(plan), self._unit.sources)
+        self._writers = frozenset(found)
 
     async def look(self, plan: HoldPlan) -> Disturbance:
         """Who disturbed the read. All questions are asked side by side.
@@ -66,14 +67,9 @@ class Observer:
         foreign: set[str] = set()
 
         async def writers() -> str:
-            came, running = await together(
-                [partial(self._came, known, doubts), partial(self._running_writers, known)]
-            )
-            names = {*self._writers, *came, *running}
-            if not names:
-                return ""
+            names = self._writers | await self._have_written(known, self._unit.sources, doubts)
             foreign.update(names - members)
-            return f"{', '.join(sorted(names))} ran and could write to a source while it was read"
+            return _ran(names)
 
         calls: list[Callable[[], Awaitable[str]]] = [
             partial(self._look_at, member) for member in plan.held
@@ -82,6 +78,12 @@ class Observer:
         calls.append(writers)
         text = "; ".join(filter(None, await together(calls)))
         return Disturbance(text, "; ".join(doubts), foreign=bool(foreign))
+
+    async def look_late(self, sources: Collection[Source]) -> Disturbance:
+        """Who could write to these since :meth:`begin`: nobody mounted them writable by then."""
+        doubts: list[str] = []
+        text = _ran(await self._have_written({self._own}, sources, doubts))
+        return Disturbance(text, "; ".join(doubts), foreign=bool(text))
 
     async def _look_at(self, member: Held) -> str:
         try:
@@ -96,7 +98,8 @@ class Observer:
 
     def _idle(self, plan: HoldPlan) -> list[Inspected]:
         """Members that could write, did not run, and are not held."""
-        writers = {m.container.id for m in self._unit.members if self._writes(m.container)}
+        unit = self._unit
+        writers = {m.container.id for m in unit.members if self._writes(m.container, unit.sources)}
         return [each for each in plan.inspected if each.id in writers - self._known(plan)]
 
     async def _look_again(self, before: Inspected) -> str:
@@ -114,17 +117,31 @@ class Observer:
     def _known(self, plan: HoldPlan) -> set[str]:
         return {self._own, *(member.id for member in plan.held), *plan.live}
 
-    async def _running_writers(self, known: set[str]) -> set[str]:
-        """Names of the others who run and mount a source writable."""
+    async def _have_written(
+        self, known: set[str], sources: Collection[Source], doubts: list[str]
+    ) -> set[str]:
+        """Names of the others who could write to these sources since the beginning."""
+        came, running = await together(
+            [
+                partial(self._came, known, sources, doubts),
+                partial(self._running_writers, known, sources),
+            ]
+        )
+        return came | running
+
+    async def _running_writers(self, known: set[str], sources: Collection[Source]) -> set[str]:
+        """Names of the others who run and mount one of these sources writable."""
         return {
             row.name
             for row in await self._engine.containers()
             if row.id not in known and row.running and row.state != "paused"
-            if not row.worker and self._writes(row)
+            if not row.worker and self._writes(row, sources)
         }
 
-    async def _came(self, known: set[str], doubts: list[str]) -> set[str]:
-        """Names of the others for whom Docker has mounted a volume of ours writable since."""
+    async def _came(
+        self, known: set[str], sources: Collection[Source], doubts: list[str]
+    ) -> set[str]:
+        """Names of the others for whom Docker has mounted one of these volumes writable since."""
         if self._began is None:
             doubts.append(f"{_DOUBT}: Docker tells no time")
             return set()
@@ -135,19 +152,25 @@ class Observer:
             return set()
         if not since.complete:
             doubts.append(f"{_DOUBT}: Docker had more events than it keeps")
-        volumes = {source.volume for source in self._unit.sources if source.volume}
+        volumes = {source.volume for source in sources if source.volume}
         return {
             mount.name or mount.container[:12]
             for mount in since.mounts
             if mount.volume in volumes and mount.container not in known
         }
 
-    def _writes(self, row: Container) -> bool:
+    def _writes(self, row: Container, sources: Collection[Source]) -> bool:
         return any(
             writes_to(mount, source, self._mountpoints.get(source.volume, ""))
             for mount in row.mounts
-            for source in self._unit.sources
+            for source in sources
         )
+
+
+def _ran(names: set[str] | frozenset[str]) -> str:
+    if not names:
+        return ""
+    return f"{', '.join(sorted(names))} ran and could write to a source while it was read"
 
 
 async def taken_over(engine: Engine, held: Iterable[Held]) -> set[str]:

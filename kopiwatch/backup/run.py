@@ -271,6 +271,7 @@ class Run:
             if said.code != 0 or said.killed:
                 raise failure(self.unit.name, said, "flush")
             self.snapshot = manifest(self.unit.name, said)
+            await self.window.look_late()
 
     async def _verify(self) -> tuple[Verdict, str, str]:
         """Read the stored tree back, look at the members again, and judge."""

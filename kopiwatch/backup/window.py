@@ -61,6 +61,7 @@ class Window:
         self.up_at = 0.0
         self.approach = Approach(course, unit)
         self.staged = False
+        self._observer: Observer | None = None
 
     async def open(self, kopia: GatedKopia, limit: float) -> None:
         """Hold, read within ``limit`` seconds, bring back; whatever happens, all are brought back.
@@ -70,6 +71,7 @@ class Window:
         """
         house = self.course.house
         observer = Observer(house.engine, self.unit, self.mountpoints, house.own)
+        self._observer = observer
         await observer.begin(self.hold)
         self.hold = await refresh(house.engine, self.hold)
         self._planned = self.hold.held
@@ -109,6 +111,12 @@ class Window:
         return tuple(
             f"{n} ended by itself before it could be held, and is left down" for n in ended
         )
+
+    async def look_late(self) -> None:
+        """What is not in the stage was read beside running members: look for others once more."""
+        late = self.approach.unstaged if self.staged else ()
+        if late and self._observer is not None and not self.disturbance.text:
+            self.disturbance = await self._observer.look_late(late)
 
     async def observe(self) -> None:
         """Look again a moment after the last start: who came back may have fallen over since."""

@@ -83,18 +83,38 @@ async def test_clone_stores_what_was_staged(busy):
     assert (result.verdict, page) == ("success", b"old")
 
 
-async def test_stage_is_complete_and_only_what_is_written_is_staged(busy, label):
-    """The recipe, and what nobody can write to, are mounted into the stage, read-only."""
+@pytest.fixture
+def media(busy):
+    """A volume that nobody can write to, so it is not staged."""
     busy.engine.add_container(
         "reader",
         labels={"kopi.enable": "true", "com.docker.compose.project": "shop"},
         mounts=(volume_mount("media", "/m", writable=False),),
     )
+    return busy
+
+
+@pytest.mark.parametrize(("volume", "verdict"), [("media", "partial"), ("data", "success")])
+async def test_who_writes_after_the_window_counts_for_what_is_read_then(media, volume, verdict):
+    """What is staged is beyond anybody's reach."""
+
+    def come(_):
+        media.engine.add_container("late", mounts=(volume_mount(volume, "/x"),))
+        return False
+
+    media.program.at("flush", come)
+    result = await media.run()
+    assert (result.strategy, result.verdict) == ("clone", verdict)
+    assert ("late ran and could write" in result.message) == (verdict == "partial")
+
+
+async def test_stage_is_complete_and_only_what_is_written_is_staged(media):
+    """The recipe, and what nobody can write to, are mounted into the stage, read-only."""
     seen = {}
-    busy.program.at("launch", lambda worker: seen.update(spec=worker.spec) and False)
-    result = await busy.run()
+    media.program.at("launch", lambda worker: seen.update(spec=worker.spec) and False)
+    result = await media.run()
     assert result.strategy == "clone"
-    assert busy.program.stage.parts == {"volumes/data": "clone", "volumes/files": "clone"}
+    assert media.program.stage.parts == {"volumes/data": "clone", "volumes/files": "clone"}
     below = {
         mount.target.removeprefix(STAGE): mount.writable
         for mount in seen["spec"].mounts
