@@ -49,8 +49,9 @@ class Run:
     """One attempt to back up one unit. Call :meth:`execute` once, with the run lock held.
 
     ``rate`` is how fast data is uploaded, in bytes per second, as far as anybody knows.
-    ``turn`` is this run's among those of a batch; it is had when the run begins. ``listed`` are the
-    snapshots of the repository as listed since the run lock is held; without, they are asked for.
+    ``turn`` is this run's among those of a batch; when the run begins, it may prepare. ``listed``
+    are the snapshots of the repository as listed since the run lock is held; without, they are
+    asked for.
     """
 
     def __init__(
@@ -157,6 +158,8 @@ class Run:
         before the worker takes the Kopia lock; it raises what speaks against the policy in effect.
         """
         launching = self.launching
+        if self.dumps.mount:
+            await self.turn.take()
         await self.dumps.take()
         async with (
             staged(self.house, wanted, self.left_behind) as plan,
@@ -164,6 +167,7 @@ class Run:
             gated(self.unit.name, session) as kopia,
         ):
             try:
+                await self.turn.take()
                 with self.course.timed("check"):
                     await policy()
                 volatile = await launching.set_up(kopia, plan, last=self.last_good)
@@ -174,6 +178,7 @@ class Run:
                 async with self.hooks.around(self.window.hold.sequence):
                     await self.window.open(kopia, self._window_limit)
                 await self._flush(kopia)
+                self.turn.leave()
             finally:
                 await self._end_kopia(kopia)
 

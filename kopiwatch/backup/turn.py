@@ -1,6 +1,8 @@
-"""Taking turns: one run at a time, but for the moment in which a run only looks at its members.
+"""Taking turns: one run at a time, but for what disturbs nobody.
 
-That moment takes 2 s of doing nothing, and the next unit of a batch need not wait for it.
+When a run of a batch has its window behind it and Kopia has stored all, the next one prepares: it
+looks at its containers and starts its worker. While a run only looks at its members for 2 s, the
+next one goes on.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import anyio
 class Turns:
     """Whose turn it is among the runs of one process, all under its run lock.
 
-    Who wants to end a run that has begun goes before who wants to begin one. ``whole``: each keeps
-    its turn to its end.
+    Who wants to end a run that has begun goes before who wants to begin one. One at a time
+    prepares. ``leaving`` says that whoever has the turn does not mind. ``whole``: each keeps its
+    turn to its end, and nobody prepares meanwhile.
     """
 
     def __init__(self, *, whole: bool = False) -> None:
@@ -25,14 +28,25 @@ class Turns:
         self.ending: deque[anyio.Event] = deque()
         self.beginning: deque[anyio.Event] = deque()
         self.watched: dict[anyio.Event, frozenset[str]] = {}
+        self.leaving = False
+        self.door = anyio.Semaphore(1)
+        self.preparing = anyio.Event()
 
     def hand_on(self) -> None:
         """The turn goes to whoever waits for it, else to nobody."""
+        self.leaving = False
         for queue in (self.ending, self.beginning):
             if queue:
                 queue.popleft().set()
                 return
         self.busy = False
+        self.preparing.set()
+
+    def leave(self) -> None:
+        """Whoever has the turn does not mind that the next one prepares."""
+        if not self.whole:
+            self.leaving = True
+            self.preparing.set()
 
 
 class Turn:
@@ -42,6 +56,26 @@ class Turn:
         self._turns = turns or Turns()
         self._mine = False
         self._begun = False
+        self._at_door = False
+
+    async def prepare(self) -> None:
+        """Wait until what starts no Kopia and holds nobody may be done; then :meth:`take`.
+
+        Had already is good.
+        """
+        turns = self._turns
+        if self._mine or self._at_door:
+            return
+        await turns.door.acquire()
+        self._at_door = True
+        while turns.busy and not turns.leaving:
+            turns.preparing = anyio.Event()
+            await turns.preparing.wait()
+
+    def leave(self) -> None:
+        """The window is past and everything stored: let the next one prepare."""
+        if self._mine:
+            self._turns.leave()
 
     async def take(self) -> None:
         """Wait for the turn; had already is good."""
@@ -52,6 +86,12 @@ class Turn:
             queue = turns.ending if self._begun else turns.beginning
             await self._wait(queue)
         turns.busy = self._mine = self._begun = True
+        self._leave_door()
+
+    def _leave_door(self) -> None:
+        if self._at_door:
+            self._at_door = False
+            self._turns.door.release()
 
     async def _wait(self, queue: deque[anyio.Event]) -> None:
         mine = anyio.Event()
@@ -67,6 +107,7 @@ class Turn:
 
     def give(self) -> None:
         """Let the next have it; given already is good."""
+        self._leave_door()
         if self._mine:
             self._mine = False
             self._turns.hand_on()

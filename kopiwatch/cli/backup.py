@@ -176,7 +176,8 @@ async def inline(
 ) -> None:
     """Back up here, the run lock held throughout, and write it into the history.
 
-    A unit has its turn when the one before only looks at its members any more.
+    A unit prepares when the one before has stored everything, and has its turn when that one only
+    looks at its members any more.
     """
     command = "backup " + (" ".join(names) or "--all")
     async with (
@@ -196,7 +197,7 @@ async def inline(
             turn = Turn(turns)
             attempt = Attempt(config, where, house, Order(name), turn=turn, listed=listed)
             try:
-                await turn.take()
+                await turn.prepare()
                 task_status.started()
                 await attempt.execute(recorder)
             finally:

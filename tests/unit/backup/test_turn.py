@@ -84,6 +84,78 @@ async def test_whole_turn_is_not_given_away_for_a_look():
     assert begun.is_set()
 
 
+async def test_one_prepares_when_the_other_leaves_and_begins_when_it_has_left():
+    """The third waits until the second has the turn, however many there are."""
+    turns, order = Turns(), []
+    first, second, third = (Turn(turns) for _ in range(3))
+
+    async def run(turn, name):
+        await turn.prepare()
+        order.append(f"{name} prepares")
+        await turn.take()
+        order.append(f"{name} begins")
+
+    await first.prepare()
+    await first.take()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run, second, "second")
+        await settle()
+        tasks.start_soon(run, third, "third")
+        await settle()
+        assert order == []
+        first.leave()
+        await settle()
+        assert order == ["second prepares"]
+        first.give()
+        await settle()
+        assert order == ["second prepares", "second begins"]
+        second.leave()
+        second.give()
+    assert order[2:] == ["third prepares", "third begins"]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_nobody_prepares_beside_a_turn_that_is_whole(whole):
+    turns, prepared = Turns(whole=whole), anyio.Event()
+    first, second = Turn(turns), Turn(turns)
+
+    async def prepare():
+        await second.prepare()
+        prepared.set()
+
+    await first.take()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(prepare)
+        first.leave()
+        await settle()
+        assert prepared.is_set() != whole
+        first.give()
+    assert prepared.is_set()
+
+
+async def test_whoever_prepared_in_vain_lets_the_next_prepare():
+    """Its run may fail before it begins, or be cancelled while it waits."""
+    turns = Turns()
+    first, second, third = (Turn(turns) for _ in range(3))
+    await first.take()
+
+    async def prepare():
+        try:
+            await second.prepare()
+        finally:
+            second.give()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(prepare)
+        await settle()
+        tasks.cancel_scope.cancel()
+    first.leave()
+    with anyio.fail_after(1):
+        await third.prepare()
+        third.give()
+        await second.prepare()
+
+
 async def test_waiting_in_vain_takes_it_from_nobody():
     """Who is cancelled while it waits leaves no gap, also when the turn comes at that moment."""
     turns = Turns()
@@ -146,6 +218,48 @@ async def test_next_unit_begins_while_a_run_only_looks(world):
         result = await run.execute()
     assert phases == ["verify", None]
     assert (result.verdict, result.deleted) == ("success", 1)
+
+
+async def test_next_unit_prepares_when_everything_is_stored(world):
+    """Not in the window, and not beside Kopia: neither is to share the machine's two cores."""
+    turns = Turns()
+    mine, next_one = Turn(turns), Turn(turns)
+    await mine.take()
+    run = await attempt(world, "r1", turn=mine)
+    seen = []
+
+    async def next_unit():
+        await next_one.prepare()
+        seen.append((run.course.phase, world.states, run.snapshot is not None))
+        next_one.give()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(next_unit)
+        await run.execute()
+    assert seen == [("flush", ["running", "running"], True)]
+
+
+async def test_prepared_run_starts_no_kopia_and_stops_nobody_before_its_turn(world):
+    """Its worker waits."""
+    turns = Turns()
+    other, mine = Turn(turns), Turn(turns)
+    await other.take()
+    other.leave()
+    await mine.prepare()
+    run = await attempt(world, "r1", turn=mine, listed=())
+    asked = []
+    for step in ("set-up", "launch"):
+        world.program.at(step, lambda _, step=step: asked.append(step))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run.execute)
+        with anyio.fail_after(5):
+            while not world.engine.order("worker"):
+                await settle()
+        await settle()
+        early = [*asked, *world.engine.order("stop")]
+        other.give()
+    assert (early, asked) == ([], ["set-up", "launch"])
+    assert run.result.verdict == "success"
 
 
 async def test_run_that_deletes_nothing_ends_without_its_turn(world):
