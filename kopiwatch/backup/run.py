@@ -23,7 +23,7 @@ from kopiwatch.backup.plan import parents_trusted, plan_hold
 from kopiwatch.backup.plausible import REFUSALS, hint, terms_of
 from kopiwatch.backup.recipe_run import RunRecipe
 from kopiwatch.backup.result import RunResult, SourceResult, Verdict
-from kopiwatch.backup.settle import make_durable
+from kopiwatch.backup.settle import make_durable, refuse_debts
 from kopiwatch.backup.stage import staged
 from kopiwatch.backup.stored import compare, read_back
 from kopiwatch.backup.strategy import DEFAULT_RATE
@@ -102,7 +102,7 @@ class Run:
             limit = self.house.run_timeout.total_seconds()
             with self.course.deadline(limit, "the run took longer than KOPIWATCH_RUN_TIMEOUT"):
                 with self.course.timed("check"):
-                    await self._refuse_debts()
+                    await refuse_debts(self.house.state.journals, self.unit.name)
                 async with beside(self._judge_policy) as policy:
                     wanted, trusted = await self._check(policy)
                     await self._store(wanted, trusted=trusted, policy=policy)
@@ -244,22 +244,6 @@ class Run:
         if self.listed is None:
             return await self.house.repository.snapshots(self.names.source)
         return tuple(each for each in self.listed if str(each.source) == self.names.source)
-
-    async def _refuse_debts(self) -> None:
-        """What an earlier run owes is on record; a run of ours would write over it."""
-        journal = await self.house.state.journals.read(self.unit.name)
-        if journal is None:
-            return
-        names = ", ".join(member.name for member in journal.members)
-        hooks = ", ".join(hook.name for hook in journal.hooks)
-        owed = f"the post hook of {hooks}" if hooks else "its verdict"
-        raise RunError(
-            f"unit {self.unit.name}: run {journal.run} still owes "
-            + (f"a start of {names}" if names else owed),
-            phase="check",
-            reason="owed",
-            hint="see why with `docker start`; every command that changes something tries again",
-        )
 
     @property
     def _window_limit(self) -> float:

@@ -193,3 +193,19 @@ async def readable(journals: JournalStore) -> dict[str, Journal]:
         if journal is not None:
             found[unit] = journal
     return found
+
+
+async def refuse_debts(journals: JournalStore, unit: str) -> None:
+    """Raise RunError if an earlier run of the unit is on record: a new one would write over it."""
+    journal = await journals.read(unit)
+    if journal is None:
+        return
+    names = ", ".join(member.name for member in journal.members)
+    hooks = ", ".join(hook.name for hook in journal.hooks)
+    owed = f"the post hook of {hooks}" if hooks else "its verdict"
+    raise RunError(
+        f"unit {unit}: run {journal.run} still owes " + (f"a start of {names}" if names else owed),
+        phase="check",
+        reason="owed",
+        hint="see why with `docker start`; every command that changes something tries again",
+    )

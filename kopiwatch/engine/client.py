@@ -15,7 +15,7 @@ from typing import Self
 
 import aiohttp
 
-from kopiwatch.engine import decode, stage
+from kopiwatch.engine import decode, decode_host, stage
 from kopiwatch.engine.connection import CONNECT_SECONDS, Connection
 from kopiwatch.engine.events import events, mounted
 from kopiwatch.engine.execution import CUT_SECONDS, Execution, Tail, sorted_out
@@ -86,7 +86,7 @@ class DockerEngine:
         doing = "ask Docker who it is"
         answer = await self._connection.call(doing, "GET", "info")
         with translated(self._connection.attempt(doing)):
-            info = decode.info(answer.body, self._connection.api_version)
+            info = decode_host.info(answer.body, self._connection.api_version)
         if info.system_time is not None:
             # Docker looked at its clock before we look at ours: counted on from here, its time is
             # never ahead of itself.
@@ -125,7 +125,7 @@ class DockerEngine:
         if body is None:
             return None
         with translated(self._connection.attempt(f"inspect volume {name}")):
-            return decode.volume(body)
+            return decode_host.volume(body)
 
     async def network(self, name: str) -> bytes | None:
         """A network's definition as JSON bytes; None when there is none."""
@@ -136,7 +136,7 @@ class DockerEngine:
         doing = f"find the image {reference}"
         answer = await self._connection.call(doing, "GET", image_path(reference))
         with translated(self._connection.attempt(doing)):
-            return decode.image(answer.body)[0]
+            return decode_host.image(answer.body)[0]
 
     async def image(self, reference: str) -> Image | None:
         """A local image by name or id; None when there is none. Never pulls."""
@@ -146,7 +146,7 @@ class DockerEngine:
         if answer.status == 404:
             return None
         with translated(self._connection.attempt(doing)):
-            return decode.whole_image(answer.body)
+            return decode_host.whole_image(answer.body)
 
     async def daemon(self) -> DaemonWords:
         """The daemon's whole description of itself, for the recipe."""

@@ -17,7 +17,7 @@ import msgspec
 from aiodocker.exceptions import DockerError
 from yarl import URL
 
-from kopiwatch.engine import decode
+from kopiwatch.engine import decode_host
 from kopiwatch.engine.failure import Attempt, translated
 from kopiwatch.errors import ConfigError, EngineError, EngineUnreachable
 
@@ -73,8 +73,8 @@ class Connection:
         try:
             answer = await connection.call("ask Docker for its version", "GET", "version")
             with translated(Attempt("ask Docker for its version", where)):
-                docker.api_version = f"v{decode.api_version(answer.body)}"
-                connection.podman = decode.podman(answer.body)
+                docker.api_version = f"v{decode_host.api_version(answer.body)}"
+                connection.podman = decode_host.podman(answer.body)
         except BaseException:
             await docker.close()
             raise

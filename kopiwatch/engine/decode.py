@@ -1,27 +1,17 @@
-"""Docker's JSON turned into our values: pure, and tolerant of what Docker leaves out.
+"""What Docker tells of containers, turned into our values: pure, and tolerant of what is left out.
 
 Field names and shapes are those of the Docker API 1.41 to 1.52 and of Podman's compatible answers.
-Anything may be missing or null; only an id must be there. An answer that cannot be understood
-raises ``msgspec.DecodeError``, which the caller translates: a failed read is never an empty read.
 """
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar, cast, get_args
+from typing import cast, get_args
 
 import msgspec
 
-from kopiwatch.engine.port import (
-    EngineInfo,
-    Health,
-    Healthcheck,
-    HostMount,
-    Image,
-    Inspected,
-    Volume,
-)
+from kopiwatch.engine.body import Raw, parse_time, read
+from kopiwatch.engine.port import Health, Healthcheck, HostMount, Inspected
 from kopiwatch.units.container import Container, Mount, MountKind, State
 
 PROBE_TIMEOUT_SECONDS = 30
@@ -29,18 +19,12 @@ PROBE_TIMEOUT_SECONDS = 30
 STOP_TIMEOUT_SECONDS = 10
 """What Docker waits before SIGKILL when the container names no StopTimeout (Linux)."""
 
-_T = TypeVar("_T")
 _STATES = frozenset(get_args(State))
 _KINDS = frozenset(get_args(MountKind)) - {"other"}
 _HEALTHS = frozenset(get_args(Health))
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", re.IGNORECASE)
 
 
-class _Raw(msgspec.Struct, frozen=True, rename="pascal"):
-    """Base of the shapes below: our snake_case is Docker's PascalCase."""
-
-
-class _Mount(_Raw, frozen=True):
+class _Mount(Raw, frozen=True):
     type: str | None = None
     name: str | None = None
     source: str | None = None
@@ -49,11 +33,11 @@ class _Mount(_Raw, frozen=True):
     rw: bool | None = msgspec.field(name="RW", default=None)
 
 
-class _RowHostConfig(_Raw, frozen=True):
+class _RowHostConfig(Raw, frozen=True):
     network_mode: str | None = None
 
 
-class _Row(_Raw, frozen=True):
+class _Row(Raw, frozen=True):
     id: str
     names: list[str] | None = None
     image: str | None = None
@@ -66,12 +50,12 @@ class _Row(_Raw, frozen=True):
     mounts: list[_Mount] | None = None
 
 
-class _Probe(_Raw, frozen=True):
+class _Probe(Raw, frozen=True):
     test: list[str] | None = None
     timeout: int | None = None
 
 
-class _Config(_Raw, frozen=True):
+class _Config(Raw, frozen=True):
     image: str | None = None
     labels: dict[str, str] | None = None
     shell: list[str] | None = None
@@ -79,11 +63,11 @@ class _Config(_Raw, frozen=True):
     stop_timeout: int | None = None
 
 
-class _RestartPolicy(_Raw, frozen=True):
+class _RestartPolicy(Raw, frozen=True):
     name: str | None = None
 
 
-class _HostConfig(_Raw, frozen=True):
+class _HostConfig(Raw, frozen=True):
     network_mode: str | None = None
     pid_mode: str | None = None
     ipc_mode: str | None = None
@@ -93,11 +77,11 @@ class _HostConfig(_Raw, frozen=True):
     tmpfs: dict[str, str] | None = None
 
 
-class _HealthState(_Raw, frozen=True):
+class _HealthState(Raw, frozen=True):
     status: str | None = None
 
 
-class _ContainerState(_Raw, frozen=True):
+class _ContainerState(Raw, frozen=True):
     running: bool | None = None
     paused: bool | None = None
     exit_code: int | None = None
@@ -105,11 +89,11 @@ class _ContainerState(_Raw, frozen=True):
     health: _HealthState | None = None
 
 
-class _NetworkSettings(_Raw, frozen=True):
+class _NetworkSettings(Raw, frozen=True):
     networks: dict[str, msgspec.Raw] | None = None
 
 
-class _Inspect(_Raw, frozen=True):
+class _Inspect(Raw, frozen=True):
     id: str
     name: str | None = None
     image: str | None = None
@@ -121,100 +105,13 @@ class _Inspect(_Raw, frozen=True):
     restart_count: int | None = None
 
 
-class _Volume(_Raw, frozen=True):
-    name: str
-    driver: str | None = None
-    mountpoint: str | None = None
-    options: dict[str, str] | None = None
-    labels: dict[str, str] | None = None
-
-
-class _Volumes(_Raw, frozen=True):
-    volumes: list[_Volume] | None = None
-
-
-class _Info(_Raw, frozen=True):
-    id: str | None = msgspec.field(name="ID", default=None)
-    name: str | None = None
-    server_version: str | None = None
-    docker_root_dir: str | None = None
-    security_options: list[str] | None = None
-    system_time: str | None = None
-    driver_status: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _ImageConfig(_Raw, frozen=True):
-    volumes: dict[str, msgspec.Raw] | None = None
-
-
-class _Image(_Raw, frozen=True):
-    id: str
-    config: _ImageConfig | None = None
-    repo_digests: list[str] | None = None
-    repo_tags: list[str] | None = None
-    architecture: str | None = None
-    os: str | None = None
-    variant: str | None = None
-
-
-class _ExecState(_Raw, frozen=True):
+class _ExecState(Raw, frozen=True):
     running: bool | None = None
     exit_code: int | None = None
 
 
-class _Id(_Raw, frozen=True):
+class _Id(Raw, frozen=True):
     id: str
-
-
-class _Component(_Raw, frozen=True):
-    name: str | None = None
-    version: str | None = None
-
-
-class _Version(_Raw, frozen=True):
-    api_version: str
-    components: list[_Component] | None = None
-
-
-def read(body: bytes, kind: type[_T]) -> _T:
-    """Decode one answer. Raises ``msgspec.DecodeError``."""
-    return msgspec.json.decode(body, type=kind, strict=False)
-
-
-def parse_time(text: str | None) -> datetime | None:
-    """Read a time as Docker writes it (RFC 3339, up to nanoseconds) as UTC.
-
-    None for Docker's zero time (year 1), for a time without a zone, and for anything else that
-    cannot be told: an unknown time is never "now".
-    """
-    found = _TIME.fullmatch(text or "")
-    if found is None:
-        return None
-    whole, fraction, zone = found.groups()
-    microseconds = (fraction or ".0")[:7].ljust(7, "0")
-    try:
-        moment = datetime.fromisoformat(whole + microseconds + zone.upper())
-        moment = moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-    return None if moment.year == 1 else moment
-
-
-def api_version(body: bytes) -> str:
-    """The newest API version the daemon speaks (``GET /version``), such as ``1.41``."""
-    return read(body, _Version).api_version
-
-
-def podman(body: bytes) -> tuple[int, int] | None:
-    """Podman's own version (``GET /version``), such as (5, 6); None where it is not Podman.
-
-    A Podman whose version cannot be told counts as an old one.
-    """
-    for component in read(body, _Version).components or ():
-        if component.name == "Podman Engine":
-            found = re.match(r"(\d+)\.(\d+)", component.version or "")
-            return (int(found[1]), int(found[2])) if found else (0, 0)
-    return None
 
 
 def created_id(body: bytes) -> str:
@@ -281,71 +178,6 @@ def labels(body: bytes) -> dict[str, str]:
     """The labels of an inspected container."""
     config = read(body, _Inspect).config
     return (config.labels if config else None) or {}
-
-
-def volume(body: bytes) -> Volume:
-    """The answer of ``GET /volumes/{name}``."""
-    return _volume(read(body, _Volume), body)
-
-
-def volumes(body: bytes) -> tuple[Volume, ...]:
-    """The answer of ``GET /volumes``, without the definitions."""
-    return tuple(_volume(row, b"") for row in read(body, _Volumes).volumes or ())
-
-
-def _volume(raw: _Volume, body: bytes) -> Volume:
-    return Volume(
-        name=raw.name,
-        driver=raw.driver or "",
-        mountpoint=raw.mountpoint or "",
-        options=raw.options or {},
-        labels=raw.labels or {},
-        definition=body,
-    )
-
-
-def info(body: bytes, api: str) -> EngineInfo:
-    """The answer of ``GET /info``; ``api`` is the API version in use."""
-    raw = read(body, _Info)
-    return EngineInfo(
-        id=raw.id or "",
-        name=raw.name or "",
-        version=raw.server_version or "",
-        api_version=api,
-        root_dir=raw.docker_root_dir or "",
-        rootless=any("name=rootless" in option.split(",") for option in raw.security_options or ()),
-        system_time=parse_time(raw.system_time),
-        backing=_backing(raw.driver_status),
-    )
-
-
-def _backing(status: msgspec.Raw) -> str:
-    """``[["Backing Filesystem", "extfs"], …]``; other drivers and Podman have other shapes."""
-    try:
-        rows = msgspec.json.decode(status, type=tuple[tuple[str, str], ...])
-    except msgspec.MsgspecError:
-        return ""
-    return next((value for name, value in rows if name == "Backing Filesystem"), "")
-
-
-def image(body: bytes) -> tuple[str, tuple[str, ...]]:
-    """The id of an image, and the paths that it declares as volumes."""
-    raw = read(body, _Image)
-    declared = raw.config.volumes if raw.config else None
-    return raw.id, tuple(declared or ())
-
-
-def whole_image(body: bytes) -> Image:
-    """The answer of ``GET /images/{name}/json``."""
-    raw = read(body, _Image)
-    return Image(
-        id=raw.id,
-        digests=tuple(raw.repo_digests or ()),
-        tags=tuple(raw.repo_tags or ()),
-        architecture=raw.architecture or "",
-        os=raw.os or "",
-        variant=raw.variant or "",
-    )
 
 
 def exec_exit_code(body: bytes) -> int | None:

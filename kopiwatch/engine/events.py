@@ -26,7 +26,7 @@ import aiohttp
 import anyio
 import msgspec
 
-from kopiwatch.engine import decode
+from kopiwatch.engine.body import read
 from kopiwatch.engine.connection import CONNECT_SECONDS, Connection
 from kopiwatch.engine.failure import Attempt, translated
 from kopiwatch.engine.port import IDLE_SECONDS, Hint, Mounted, VolumeMount
@@ -69,7 +69,7 @@ def decode_event(line: bytes) -> Hint:
     attributes: a container's labels stand among them and can hide what Docker says. Of an action
     such as ``exec_start: sh`` only the word before the colon is kept.
     """
-    raw = decode.read(line, _Event)
+    raw = read(line, _Event)
     action = raw.action.partition(":")[0]
     if not action or not raw.actor.id:
         raise msgspec.DecodeError("an event without an action or an id")
@@ -100,7 +100,7 @@ def decode_mounts(body: bytes) -> Mounted:
 
     Clearly fewer events than Docker keeps: none was lost. That is why all kinds are asked for.
     """
-    told = [decode.read(line, _Past) for line in body.splitlines() if line.strip()]
+    told = [read(line, _Past) for line in body.splitlines() if line.strip()]
     names = {e.actor.id: e.actor.attributes.name for e in told if e.kind == "container"}
     mounts = (
         VolumeMount(e.actor.id, by.container, names.get(by.container, ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from kopiwatch.engine import decode
+from kopiwatch.engine import decode_host
 from kopiwatch.engine.connection import Connection
 from kopiwatch.engine.failure import translated
 from kopiwatch.engine.port import Volume
@@ -23,7 +23,7 @@ async def create(connection: Connection, name: str, labels: dict[str, str]) -> V
     wanted = {"Name": name, "Driver": "local", "Labels": labels}
     answer = await connection.call(doing, "POST", "volumes/create", body=wanted)
     with translated(connection.attempt(doing)):
-        made = decode.volume(answer.body)
+        made = decode_host.volume(answer.body)
     if any(made.labels.get(key) != value for key, value in labels.items()):
         raise EngineError(
             f"cannot {doing}: there is one of that name that is not ours",
@@ -38,7 +38,7 @@ async def listed(connection: Connection, state: str) -> tuple[str, ...]:
     wanted = json.dumps({"label": [f"{STATE_LABEL}={state}"]})
     answer = await connection.call(doing, "GET", "volumes", params={"filters": wanted})
     with translated(connection.attempt(doing)):
-        rows = decode.volumes(answer.body)
+        rows = decode_host.volumes(answer.body)
     return tuple(
         row.name for row in rows if STAGE_LABEL in row.labels and row.labels[STATE_LABEL] == state
     )
@@ -57,7 +57,7 @@ async def remove(connection: Connection, name: str) -> None:
     if answer.status == 404:
         return
     with translated(connection.attempt(doing)):
-        labels = decode.volume(answer.body).labels
+        labels = decode_host.volume(answer.body).labels
     if STAGE_LABEL not in labels:
         raise EngineError(f"cannot {doing}: it is not a stage of kopiwatch")
     await connection.call(doing, "DELETE", path, absent="volume")

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import anyio
 
-from kopiwatch.engine import decode
+from kopiwatch.engine import decode, decode_host
 from kopiwatch.engine.connection import CONNECT_SECONDS, Connection
 from kopiwatch.engine.failure import translated
 from kopiwatch.engine.port import WorkerMount, WorkerSpec
@@ -212,7 +212,7 @@ async def _create(connection: Connection, spec: WorkerSpec) -> str:
     doing = f"create the worker {spec.name}"
     image = await connection.call(doing, "GET", image_path(spec.image))
     with translated(connection.attempt(doing)):
-        declared = decode.image(image.body)[1]
+        declared = decode_host.image(image.body)[1]
     try:
         answer = await connection.call(
             doing,

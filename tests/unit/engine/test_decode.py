@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kopiwatch.engine import decode
+from kopiwatch.engine import decode, decode_host
+from kopiwatch.engine.body import parse_time
 from kopiwatch.engine.port import Healthcheck
 
 DATA = Path(__file__).parent / "data"
@@ -145,19 +146,19 @@ def test_answer_that_is_no_list_of_containers_raises(body):
     ],
 )
 def test_time_is_utc_or_unknown(text, expected):
-    assert decode.parse_time(text) == expected
+    assert parse_time(text) == expected
 
 
 @given(st.text(max_size=40))
 def test_no_text_makes_the_time_parser_raise(text):
-    found = decode.parse_time(text)
+    found = parse_time(text)
     assert found is None or found.tzinfo is UTC
 
 
 @given(st.datetimes(min_value=datetime(2, 1, 1)))  # noqa: DTZ001 - hypothesis wants it bare
 def test_every_time_that_docker_writes_is_read_back(moment):
     text = moment.isoformat(timespec="microseconds") + "789Z"
-    assert decode.parse_time(text) == moment.replace(tzinfo=UTC)
+    assert parse_time(text) == moment.replace(tzinfo=UTC)
 
 
 def test_recorded_inspect_is_complete():
@@ -244,7 +245,7 @@ def test_restart_count_is_that_of_the_policy(body, expected):
 
 
 def test_recorded_volume_keeps_its_definition():
-    found = decode.volume(recorded("volume"))
+    found = decode_host.volume(recorded("volume"))
     assert (found.name, found.driver, found.options) == ("demo-data", "local", {})
     assert found.mountpoint == "/var/lib/docker/volumes/demo-data/_data"
     assert found.definition == recorded("volume")
@@ -256,7 +257,7 @@ def test_recorded_volume_keeps_its_definition():
 )
 def test_info_tells_whether_docker_is_rootless(options, rootless):
     body = json.dumps({"ID": "X", "Name": "h", "SecurityOptions": options}).encode()
-    found = decode.info(body, "1.41")
+    found = decode_host.info(body, "1.41")
     assert (found.id, found.name, found.api_version, found.rootless) == ("X", "h", "1.41", rootless)
 
 
@@ -272,7 +273,7 @@ def test_info_tells_whether_docker_is_rootless(options, rootless):
 def test_info_tells_the_file_system_below_docker(status, backing):
     """Podman and the containerd store have other shapes: then nobody knows."""
     body = json.dumps({"ID": "X", "DriverStatus": status}).encode()
-    assert decode.info(body, "1.41").backing == backing
+    assert decode_host.info(body, "1.41").backing == backing
 
 
 def test_exec_has_no_exit_code_while_it_runs():
@@ -283,5 +284,5 @@ def test_exec_has_no_exit_code_while_it_runs():
 
 def test_image_names_the_volumes_it_declares():
     body = b'{"Id": "sha256:1", "Config": {"Volumes": {"/data": {}}}}'
-    assert decode.image(body) == ("sha256:1", ("/data",))
-    assert decode.image(b'{"Id": "sha256:1"}') == ("sha256:1", ())
+    assert decode_host.image(body) == ("sha256:1", ("/data",))
+    assert decode_host.image(b'{"Id": "sha256:1"}') == ("sha256:1", ())

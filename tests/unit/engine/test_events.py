@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from kopiwatch.engine import decode, events
+from kopiwatch.engine import decode_host, events
 from kopiwatch.engine.client import DockerEngine
 from kopiwatch.engine.port import Hint, Mounted, VolumeMount
 from kopiwatch.errors import EngineDenied, EngineError, EngineUnreachable, EventTooLarge
@@ -137,7 +137,7 @@ def test_podman_is_asked_by_key_since_it_can(version, label):
             "Components": [{"Name": "Podman Engine", "Version": version}, {"Name": "Conmon"}],
         }
     ).encode()
-    assert json.loads(events.filters(decode.podman(body)))["label"] == [label]
+    assert json.loads(events.filters(decode_host.podman(body)))["label"] == [label]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_podman_is_asked_by_key_since_it_can(version, label):
 )
 def test_only_podman_is_podman(components, expected):
     body = json.dumps({"ApiVersion": "1.41", "Components": components}).encode()
-    assert decode.podman(body) == expected
+    assert decode_host.podman(body) == expected
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,9 @@ def test_since_is_seconds_with_nine_decimals(moment, expected):
 
 def test_system_time_is_decoded_and_unknown_when_it_cannot_be_told():
     body = b'{"ID": "X", "SystemTime": "2026-11-25T06:43:37.211279246Z"}'
-    assert decode.info(body, "1.41").system_time == AT.replace(microsecond=211279)
-    assert decode.info(b'{"SystemTime": "noon"}', "1.41").system_time is None
-    assert decode.info(b"{}", "1.41").system_time is None
+    assert decode_host.info(body, "1.41").system_time == AT.replace(microsecond=211279)
+    assert decode_host.info(b'{"SystemTime": "noon"}', "1.41").system_time is None
+    assert decode_host.info(b"{}", "1.41").system_time is None
 
 
 # The stream, on a server that plays the daemon.
