@@ -98,6 +98,15 @@ class Journal(msgspec.Struct, frozen=True):
         """Nothing is owed any more."""
         return not self.members and not self.hooks and self.judged
 
+    @property
+    def owed(self) -> str:
+        """What is to be done in somebody's containers, in words; empty for nothing."""
+        members = ", ".join(member.name for member in self.members)
+        hooks = ", ".join(hook.name for hook in self.hooks)
+        words = [f"a start of {members}"] if members else []
+        words += [f"the post hook of {hooks}"] if hooks else []
+        return " and ".join(words)
+
 
 class JournalStore:
     """The folder of journals. Each call ends on the disk, off the event loop.

@@ -200,11 +200,8 @@ async def refuse_debts(journals: JournalStore, unit: str) -> None:
     journal = await journals.read(unit)
     if journal is None:
         return
-    names = ", ".join(member.name for member in journal.members)
-    hooks = ", ".join(hook.name for hook in journal.hooks)
-    owed = f"the post hook of {hooks}" if hooks else "its verdict"
     raise RunError(
-        f"unit {unit}: run {journal.run} still owes " + (f"a start of {names}" if names else owed),
+        f"unit {unit}: run {journal.run} still owes {journal.owed or 'its verdict'}",
         phase="check",
         reason="owed",
         hint="see why with `docker start`; every command that changes something tries again",

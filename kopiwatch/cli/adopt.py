@@ -7,14 +7,12 @@ from functools import partial
 import click
 
 from kopiwatch import wiring
-from kopiwatch.backup.settle import readable
-from kopiwatch.backup.state import StateFolder
 from kopiwatch.cli.confirm import confirmed
 from kopiwatch.cli.output import NOTES, note, print_json, print_text
 from kopiwatch.cli.running import run
 from kopiwatch.clock import SYSTEM
 from kopiwatch.config import Config
-from kopiwatch.errors import RunError, UsageError
+from kopiwatch.errors import RunError
 from kopiwatch.kopia.repository import KopiaRepository
 from kopiwatch.report.history import History
 from kopiwatch.restore.point import points
@@ -51,7 +49,7 @@ async def adopt_unit(old: str, new: str, *, dry_run: bool, yes: bool, as_json: b
     async with wiring.docker(config) as where:
         found, _ = await wiring.look(config, where)
         refuse_present(found, old)
-        await refuse_debts(config, old)
+        await wiring.refuse_owed(config, old)
         adoption = await plan(config, repository, old, new)
         say(adoption)
         if dry_run:
@@ -80,17 +78,6 @@ async def adopt_unit(old: str, new: str, *, dry_run: bool, yes: bool, as_json: b
     else:
         print_text(f"{new}: has the restore points and the history of {old}, which is forgotten")
     return 0
-
-
-async def refuse_debts(config: Config, old: str) -> None:
-    """Raise UsageError while containers of the old unit are down because of us."""
-    journal = (await readable(StateFolder(config.state_dir).journals)).get(old)
-    if journal is not None and journal.members:
-        names = ", ".join(member.name for member in journal.members)
-        raise UsageError(
-            f"unit {old} is still owed a start of {names}",
-            hint="start or remove them; the daemon, or `kopiwatch backup`, then clears it",
-        )
 
 
 async def plan(config: Config, repository: KopiaRepository, old: str, new: str) -> Adoption:

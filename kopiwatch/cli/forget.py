@@ -8,7 +8,6 @@ import anyio.to_thread
 import click
 
 from kopiwatch import wiring
-from kopiwatch.backup.settle import readable
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.cli.output import print_json, print_text
 from kopiwatch.cli.running import run
@@ -40,13 +39,7 @@ async def forget_unit(unit: str, *, as_json: bool) -> int:
     state = StateFolder(config.state_dir)
     await anyio.to_thread.run_sync(state.open)
     await _refuse_present(config, unit)
-    journal = (await readable(state.journals)).get(unit)
-    if journal is not None and journal.members:
-        names = ", ".join(member.name for member in journal.members)
-        raise UsageError(
-            f"unit {unit} is still owed a start of {names}",
-            hint="start or remove them; the daemon, or `kopiwatch backup`, then clears it",
-        )
+    await wiring.refuse_owed(config, unit)
     opened = await History.open(state.path, clock=SYSTEM)
     try:
         known = await opened.history.units()

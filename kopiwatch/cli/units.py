@@ -46,12 +46,12 @@ async def show_units(name: str, *, as_json: bool) -> int:
     state = StateFolder(config.state_dir)
     held = (await readable(state.journals)).items()
     down = {unit: [m.name for m in journal.members] for unit, journal in held if journal.members}
-    alive = await anyio.to_thread.run_sync(holder, state.run_lock) if down else None
+    hooks = {unit: [h.name for h in journal.hooks] for unit, journal in held if journal.hooks}
+    alive = await anyio.to_thread.run_sync(holder, state.run_lock) if down or hooks else None
     if as_json:
         records = [record(unit) for unit in chosen]
-        print_json(
-            {"units": records, "held_down": down, "run_lock": alive, "ignored": found.ignored}
-        )
+        owed = {"held_down": down, "hooks_owed": hooks, "run_lock": alive}
+        print_json({"units": records, **owed, "ignored": found.ignored})
         return 0
     if name:
         _detail(chosen[0])
@@ -67,6 +67,11 @@ async def show_units(name: str, *, as_json: bool) -> int:
             note(f"{unit}: held down just now by a run of {alive}: {names}")
         else:
             note(f"{unit}: LEFT DOWN by a run that died: {names}; `kopiwatch backup` starts them")
+    for unit, containers in hooks.items():
+        if alive:
+            continue
+        names = ", ".join(containers)
+        note(f"{unit}: a run that died owes the post hook of {names}; `kopiwatch backup` runs it")
     return 0
 
 

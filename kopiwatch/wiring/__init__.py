@@ -3,6 +3,7 @@
 from kopiwatch.wiring.access import access_of, check_access, repository_folder
 from kopiwatch.wiring.changing import (
     changing,
+    refuse_owed,
     replay,
     repository_changing,
     settle,
@@ -29,6 +30,7 @@ __all__ = [
     "house",
     "look",
     "reading",
+    "refuse_owed",
     "replay",
     "repository_changing",
     "repository_folder",

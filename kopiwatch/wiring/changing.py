@@ -17,7 +17,7 @@ from kopiwatch.backup.stray import end_strays
 from kopiwatch.clock import SYSTEM, Clock
 from kopiwatch.config import Config
 from kopiwatch.engine.port import Engine
-from kopiwatch.errors import EngineUnreachable
+from kopiwatch.errors import EngineUnreachable, UsageError
 from kopiwatch.kopia.lock import FileLock
 from kopiwatch.kopia.port import Repository
 from kopiwatch.kopia.repository import KopiaRepository
@@ -92,6 +92,16 @@ async def unfinished(config: Config) -> frozenset[str]:
     """Runs of this state whose verdict is not durable: alive, or interrupted. Reads only."""
     journals = await readable(StateFolder(config.state_dir).journals)
     return frozenset(journal.run for journal in journals.values() if not journal.judged)
+
+
+async def refuse_owed(config: Config, unit: str) -> None:
+    """Raise UsageError while containers of a unit are down, or half way through hooks, by us."""
+    journal = (await readable(StateFolder(config.state_dir).journals)).get(unit)
+    if journal is not None and journal.owed:
+        raise UsageError(
+            f"unit {unit} is still owed {journal.owed}",
+            hint="start or remove them; the daemon, or `kopiwatch backup`, then clears it",
+        )
 
 
 @asynccontextmanager

@@ -144,6 +144,8 @@ def test_whoever_is_ended_leaves_no_member_without_its_post_hook(local_site, sco
     else:
         process.communicate()
         assert len(json_hooks(site)) == (1 if moment == "pre" else 2)
+        assert len(site.json("units")["hooks_owed"]["shop"]) == len(json_hooks(site))
+        assert "owes the post hook of" in site.run("units").stderr
         # A pre hook that hangs on is ended before its post hook runs.
         (data / "huge").unlink(missing_ok=True)
         if moment == "post":

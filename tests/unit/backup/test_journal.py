@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kopiwatch.backup.journal import RESERVE_BYTES, Journal, JournalStore
+from kopiwatch.backup.journal import RESERVE_BYTES, Held, Journal, JournalStore, OwedHook
 from kopiwatch.backup.state import StateFolder, mount_of
 from kopiwatch.durable import remove_durably, write_durably
 from kopiwatch.errors import ConfigError, RunError
@@ -36,6 +36,16 @@ async def test_settled_journal_is_gone(tmp_path):
     assert (await store.read("shop")) is None
     assert (await store.units()) == ()
     assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_what_is_owed_in_somebody_s_containers_is_told_in_words():
+    """A verdict is not: it takes nobody's container."""
+    held = Held("id", "db", "", "", "", "stop", 0, (), True, 60.0, 10.0)
+    hook = OwedHook("id", "web", "", "", "", ("true",))
+    assert JOURNAL.owed == ""
+    assert msgspec.structs.replace(JOURNAL, hooks=(hook,)).owed == "the post hook of web"
+    both = msgspec.structs.replace(JOURNAL, members=(held,), hooks=(hook,))
+    assert both.owed == "a start of db and the post hook of web"
 
 
 SETTLED = msgspec.structs.replace(JOURNAL, judged=True)
