@@ -158,8 +158,6 @@ class Run:
         before the worker takes the Kopia lock; it raises what speaks against the policy in effect.
         """
         launching = self.launching
-        if self.dumps.mount:
-            await self.turn.take()
         await self.dumps.take()
         async with (
             staged(self.house, wanted, self.left_behind) as plan,
@@ -206,12 +204,14 @@ class Run:
     # -- before the window ---------------------------------------------------------------------
 
     async def _judge_policy(self) -> None:
+        await self.turn.take()  # it takes Kopia, which the run before may need for longer
         await self.house.repository.check_policy(self.names.source)
 
     async def _check(self, policy: Callable[[], Awaitable[None]]) -> tuple[WorkerPlan, bool]:
         """Nothing is touched here: whatever is wrong is found before anybody is stopped.
 
-        ``policy`` is awaited where Kopia is needed, or containers are, as for a dump.
+        ``policy``, for which this run has its turn, is awaited where Kopia is needed, or containers
+        are, as for a dump.
         """
         unit, house = self.unit, self.house
         with self.course.timed("check"):

@@ -57,6 +57,7 @@ class Turn:
         self._mine = False
         self._begun = False
         self._at_door = False
+        self._taking = anyio.Lock()
 
     async def prepare(self) -> None:
         """Wait until what starts no Kopia and holds nobody may be done; then :meth:`take`.
@@ -78,14 +79,15 @@ class Turn:
             self._turns.leave()
 
     async def take(self) -> None:
-        """Wait for the turn; had already is good."""
+        """Wait for the turn; had already is good. Several tasks of a run may wait for it."""
         turns = self._turns
-        if self._mine:
-            return
-        if turns.busy:
-            queue = turns.ending if self._begun else turns.beginning
-            await self._wait(queue)
-        turns.busy = self._mine = self._begun = True
+        async with self._taking:
+            if self._mine:
+                return
+            if turns.busy:
+                queue = turns.ending if self._begun else turns.beginning
+                await self._wait(queue)
+            turns.busy = self._mine = self._begun = True
         self._leave_door()
 
     def _leave_door(self) -> None:

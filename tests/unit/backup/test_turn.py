@@ -262,6 +262,47 @@ async def test_prepared_run_starts_no_kopia_and_stops_nobody_before_its_turn(wor
     assert run.result.verdict == "success"
 
 
+@pytest.mark.parametrize("dump", [False, True])
+async def test_prepared_run_asks_nothing_of_the_repository_before_its_turn(world, dump):
+    """Each question is a Kopia: whoever has the turn would wait for it, and call itself busy."""
+    if dump:
+        world.engine.all[world.db].row.labels["kopi.dump"] = "postgres"
+    one_point_only(world)
+    listed = tuple(world.repository.contents.snapshots)
+    turns = Turns()
+    other, mine = Turn(turns), Turn(turns)
+    await other.take()
+    other.leave()
+    await mine.prepare()
+    run = await attempt(world, "r1", turn=mine, listed=listed)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run.execute)
+        with anyio.fail_after(5):
+            while not turns.beginning or not (dump or world.engine.order("worker")):
+                await settle()
+        early = list(world.repository.calls)
+        other.give()
+    assert early == []
+    assert "check_policy" in [method for method, _ in world.repository.calls]
+
+
+async def test_two_tasks_of_a_run_may_wait_for_its_turn():
+    """Neither waits for what the other has."""
+    turns = Turns()
+    first, second, third = (Turn(turns) for _ in range(3))
+    await first.take()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(second.take)
+        tasks.start_soon(second.take)
+        await settle()
+        first.give()
+        with anyio.fail_after(1):
+            await second.take()
+    second.give()
+    with anyio.fail_after(1):
+        await third.take()
+
+
 async def test_run_that_deletes_nothing_ends_without_its_turn(world):
     """It needs no Kopia any more; the next unit has it until this one has ended."""
     turns = Turns()
