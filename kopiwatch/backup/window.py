@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
+import msgspec
 
 from kopiwatch.backup.answer import failure
 from kopiwatch.backup.approach import Approach
@@ -116,7 +117,9 @@ class Window:
         """What is not in the stage was read beside running members: look for others once more."""
         late = self.approach.unstaged if self.staged else ()
         if late and self._observer is not None and not self.disturbance.text:
-            self.disturbance = await self._observer.look_late(late)
+            found, before = await self._observer.look_late(late), self.disturbance.doubt
+            doubts = dict.fromkeys(filter(None, [before, found.doubt]))
+            self.disturbance = msgspec.structs.replace(found, doubt="; ".join(doubts))
 
     async def observe(self) -> None:
         """Look again a moment after the last start: who came back may have fallen over since."""

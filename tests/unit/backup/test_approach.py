@@ -108,6 +108,14 @@ async def test_who_writes_after_the_window_counts_for_what_is_read_then(media, v
     assert ("late ran and could write" in result.message) == (verdict == "partial")
 
 
+async def test_what_could_not_be_told_in_the_window_is_said_though_a_later_look_tells(media):
+    """The later look is for others, and for what is not in the stage."""
+    media.engine.fail("mounted", "*", EngineDenied("no events for you"))
+    result = await media.run()
+    assert (result.strategy, result.verdict) == ("clone", "success")
+    assert any("no events for you" in line for line in result.warnings)
+
+
 async def test_stage_is_complete_and_only_what_is_written_is_staged(media):
     """The recipe, and what nobody can write to, are mounted into the stage, read-only."""
     seen = {}
