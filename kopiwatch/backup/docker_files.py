@@ -6,7 +6,15 @@ import anyio.to_thread
 import msgspec
 
 from kopiwatch.backup.compose.collect import Look, Rules
-from kopiwatch.backup.kept import KeptFile, LeftOut, holds_only, keep, without
+from kopiwatch.backup.kept import (
+    RESERVED,
+    KeptFile,
+    LeftOut,
+    holds_only,
+    keep,
+    reserved,
+    without,
+)
 from kopiwatch.backup.redact import redact_file, redact_json
 from kopiwatch.engine.port import DaemonWords
 
@@ -43,6 +51,8 @@ async def collect_docker(
         reason, text = found.reason, found.text
         if not reason and holds_only(found.content, rules.password):
             reason, text = "own", "it holds the repository's password"
+        if not reason and reserved(found.path):
+            reason, text = "name", RESERVED
         if reason:
             by = "Docker's configuration"
             left_out.append(LeftOut("docker", found.path, by, reason, text, reason != "own"))

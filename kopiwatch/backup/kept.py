@@ -12,10 +12,12 @@ import msgspec
 
 from kopiwatch.durable import write_durably
 from kopiwatch.kopia.folder import make_private
+from kopiwatch.kopia.outline import SUFFIX
 
 FOLDERS = ("compose", "docker")
 """The folders of a recipe that hold copies, and nothing else."""
 REPLACED = b"removed-by-kopiwatch"
+RESERVED = f"Kopia takes a name that ends in {SUFFIX} for a stand-in of something else"
 SHORTEST_PASSWORD = 8
 """Bytes; a shorter one may stand in any text by chance."""
 
@@ -86,6 +88,11 @@ def keep(kind: str, found: HostFile, stored: str, content: bytes) -> KeptFile:
         mtime=found.mtime,
         redacted=content != found.content,
     )
+
+
+def reserved(path: str) -> bool:
+    """Whether Kopia would store something else in the place of a copy with this path."""
+    return any(part.endswith(SUFFIX) for part in path.split("/"))
 
 
 def holds_only(content: bytes, password: bytes) -> bool:

@@ -12,7 +12,16 @@ import msgspec
 from kopiwatch.backup.compose.document import Included, Named, NotCompose, read_document
 from kopiwatch.backup.compose.env import NotEnvironment, interpolate, read_env
 from kopiwatch.backup.compose.project import Project, absolute, may_be_project, stored_path
-from kopiwatch.backup.kept import HostFile, KeptFile, LeftOut, holds_only, keep, without
+from kopiwatch.backup.kept import (
+    RESERVED,
+    HostFile,
+    KeptFile,
+    LeftOut,
+    holds_only,
+    keep,
+    reserved,
+    without,
+)
 from kopiwatch.backup.redact import redact_file
 from kopiwatch.units.place import inside
 
@@ -191,6 +200,9 @@ class Collector:
         if holds_only(found.content, self.rules.password):
             task = msgspec.structs.replace(task, required=False)
             self._leave(task, "own", "it holds the repository's password")
+            return None
+        if reserved(stored_path(self.project, task.path)):
+            self._leave(task, "name", RESERVED)
             return None
         if len(self.files) >= FILE_LIMIT:
             self._leave(task, "many", f"the project has more than {FILE_LIMIT} files")

@@ -168,6 +168,20 @@ async def test_what_is_no_path_is_said():
     assert not [line for line in told if "build" in line]
 
 
+@pytest.mark.parametrize("name", ["x.kopia-entry", ".kopia-entry", "x.kopia-entry/y"])
+async def test_what_kopia_would_take_for_a_stand_in_is_left_out(name):
+    """It would store something else in the place of that copy, or fail when all is read."""
+    files = {
+        "/srv/shop/compose.yml": f"services: {{a: {{env_file: {name}}}}}".encode(),
+        f"/srv/shop/{name}": b"A=1\n",
+    }
+    found, collector = await gather(files)
+    assert reasons(found) == {f"/srv/shop/{name}": "name"}
+    assert set(collector.copies) == {"compose/shop/compose.yml"}
+    (line,) = complaints("shop", found.left_out)
+    assert "stand-in" in line
+
+
 async def test_files_that_include_each_other_end():
     loop = b"include: [compose.yml, ./compose.yml]\nservices: {a: {extends: {file: compose.yml, "
     files = {"/srv/shop/compose.yml": loop + b"service: a}}}\n"}

@@ -128,6 +128,17 @@ async def test_a_worker_that_cannot_be_had_at_all_fails_the_run(world):
 
 
 @pytest.mark.parametrize("world", ["full"], indirect=True)
+async def test_a_name_that_kopia_keeps_for_itself_is_a_warning(world):
+    """Kopia would look in that copy for what it is to store in its place."""
+    name = "/etc/systemd/system/docker.service.d/proxy.conf.kopia-entry"
+    world.program.host_files[name] = b"{}"
+    result = await world.run()
+    assert result.verdict == "success"
+    assert [line for line in result.warnings if name in line and "stand-in" in line]
+    assert world.copies == {"unit.json", *PROJECT, *DOCKER}
+
+
+@pytest.mark.parametrize("world", ["full"], indirect=True)
 async def test_a_disk_that_hangs_is_a_warning(world):
     """The worker gives its reader up; nothing is asked of that disk again."""
     stuck = {"say": "error", "reason": "stuck", "text": "reading the project's files did not end"}
