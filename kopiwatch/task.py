@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
@@ -95,9 +96,20 @@ async def beside(call: Callable[[], Awaitable[T]]) -> AsyncIterator[Callable[[],
 
 
 @contextmanager
-def deadline(seconds: float, late: Callable[[], KopiwatchError]) -> Iterator[None]:
-    """Cancel the block after ``seconds`` and raise what ``late`` makes."""
+def deadline(seconds: float, late: Callable[[], KopiwatchError]) -> Iterator[anyio.CancelScope]:
+    """Cancel the block after ``seconds`` and raise what ``late`` makes; see :func:`halted`."""
     with anyio.move_on_after(seconds) as scope:
-        yield
+        yield scope
     if scope.cancelled_caught:
         raise late()
+
+
+@contextmanager
+def halted(scope: anyio.CancelScope) -> Iterator[None]:
+    """The time that the block takes does not count for the deadline of ``scope``."""
+    left = scope.deadline - anyio.current_time()
+    scope.deadline = math.inf
+    try:
+        yield
+    finally:
+        scope.deadline = anyio.current_time() + left

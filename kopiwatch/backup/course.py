@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 
+import anyio
+
 from kopiwatch.backup.house import House
 from kopiwatch.backup.journal import Held, Journal, OwedHook
 from kopiwatch.backup.result import Phase, PhaseTime
@@ -57,7 +59,7 @@ class Course:
         finally:
             self.times.append(PhaseTime(phase, began, self.house.clock.seconds() - start))
 
-    def deadline(self, seconds: float, sentence: str) -> AbstractContextManager[None]:
+    def deadline(self, seconds: float, sentence: str) -> AbstractContextManager[anyio.CancelScope]:
         """Cancel the block after ``seconds``; it then raises RunError with reason ``deadline``."""
 
         def late() -> RunError:

@@ -33,7 +33,7 @@ from kopiwatch.backup.verdict import HOOK, judge, remarks
 from kopiwatch.backup.window import Window
 from kopiwatch.errors import Cancelled, KopiwatchError, RunError
 from kopiwatch.kopia.record import Snapshot
-from kopiwatch.task import beside, together
+from kopiwatch.task import beside, halted, together
 from kopiwatch.units.container import Container
 from kopiwatch.units.unit import Unit
 from kopiwatch.words import counted
@@ -92,6 +92,7 @@ class Run:
         self.unrecorded: KopiwatchError | None = None
         self.settled = False
         self.left_behind: list[str] = []
+        self.limit: anyio.CancelScope
 
     async def execute(self) -> RunResult:
         """Run all phases; never raises an error of ours, it becomes the verdict.
@@ -100,7 +101,8 @@ class Run:
         """
         try:
             limit = self.house.run_timeout.total_seconds()
-            with self.course.deadline(limit, "the run took longer than KOPIWATCH_RUN_TIMEOUT"):
+            late = "the run took longer than KOPIWATCH_RUN_TIMEOUT"
+            with self.course.deadline(limit, late) as self.limit:
                 with self.course.timed("check"):
                     await refuse_debts(self.house.state.journals, self.unit.name)
                 async with beside(self._judge_policy) as policy:
@@ -165,7 +167,7 @@ class Run:
             gated(self.unit.name, session) as kopia,
         ):
             try:
-                await self.turn.take()
+                await self._wait()
                 with self.course.timed("check"):
                     await policy()
                 volatile = await launching.set_up(kopia, plan, last=self.last_good)
@@ -179,6 +181,11 @@ class Run:
                 self.turn.leave()
             finally:
                 await self._end_kopia(kopia)
+
+    async def _wait(self) -> None:
+        """Wait for the turn: what others need of it is not this run's time."""
+        with halted(self.limit):
+            await self.turn.take()
 
     async def _end_kopia(self, kopia: GatedKopia) -> None:
         """No Kopia lives on after a run that is no success: what it stored later would count."""
@@ -210,13 +217,13 @@ class Run:
     async def _check(self, policy: Callable[[], Awaitable[None]]) -> tuple[WorkerPlan, bool]:
         """Nothing is touched here: whatever is wrong is found before anybody is stopped.
 
-        ``policy``, for which this run has its turn, is awaited where Kopia is needed, or containers
-        are, as for a dump.
+        ``policy`` is awaited where Kopia is needed, or containers are, as for a dump.
         """
         unit, house = self.unit, self.house
         with self.course.timed("check"):
             await house.state.journals.reserve()
             if self.listed is None or self.dumps.mount:
+                await self._wait()
                 await policy()
             self.earlier = await self._earlier()
             self.last_good = last_good(self.earlier)

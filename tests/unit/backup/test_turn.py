@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -284,6 +285,29 @@ async def test_prepared_run_asks_nothing_of_the_repository_before_its_turn(world
         other.give()
     assert early == []
     assert "check_policy" in [method for method, _ in world.repository.calls]
+
+
+async def test_time_that_a_run_waits_for_its_turn_is_not_its_own(world, monkeypatch):
+    """Whoever has the turn may need it for long, and this run has done nothing yet."""
+    world.run_timeout = 3600.0
+    turns = Turns()
+    other, mine = Turn(turns), Turn(turns)
+    await other.take()
+    other.leave()
+    await mine.prepare()
+    run = await attempt(world, "r1", turn=mine, listed=())
+    loop, passed = asyncio.get_running_loop(), [0.0]
+    real = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real() + passed[0])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run.execute)
+        while not world.engine.order("worker"):
+            await settle()
+        await settle()
+        passed[0] = 2 * world.run_timeout
+        await settle()
+        other.give()
+    assert (run.result.verdict, run.result.message) == ("success", "")
 
 
 async def test_two_tasks_of_a_run_may_wait_for_its_turn():
