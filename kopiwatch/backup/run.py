@@ -127,6 +127,8 @@ class Run:
         try:
             if verdict == "success":
                 await self._keep()
+            else:
+                await self.turn.take()  # for its report, which must not wait: it may take hours
         finally:
             # The verdict is known: a signal that comes now does not change it.
             with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_SECONDS):

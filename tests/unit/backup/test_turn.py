@@ -10,7 +10,7 @@ import anyio
 import pytest
 from support.manual_clock import settle
 
-from kopiwatch.backup.run import Run
+from kopiwatch.backup.run import SETTLE_SECONDS, Run
 from kopiwatch.backup.turn import Turn, Turns
 from kopiwatch.errors import RepositoryError
 from kopiwatch.units.group import discover
@@ -369,6 +369,32 @@ async def test_member_that_falls_over_is_found_in_the_turn_of_the_next(world):
         result = await run.execute()
     assert owed == ["r1"]
     assert (result.verdict, result.reason) == ("failed", "start")
+    assert world.repository.contents.snapshots[0].quarantine == "start"
+
+
+async def test_verdict_waits_for_its_turn_as_long_as_it_takes(world, monkeypatch):
+    """The next unit's run may take hours; that is no trouble with the report of this one."""
+    turns = Turns()
+    mine, next_one = Turn(turns), Turn(turns)
+    await mine.take()
+    run = await attempt(world, "r1", turn=mine)
+    loop, passed = asyncio.get_running_loop(), [0.0]
+    real = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real() + passed[0])
+
+    async def next_unit():
+        await next_one.take()
+        world.engine.set_state(world.db, "exited", 1)
+        while not turns.ending:
+            await settle()
+        passed[0] = 10 * SETTLE_SECONDS
+        await settle()
+        next_one.give()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(next_unit)
+        result = await run.execute()
+    assert (result.verdict, result.reason, result.broke_in) == ("failed", "start", None)
     assert world.repository.contents.snapshots[0].quarantine == "start"
 
 
