@@ -11,7 +11,7 @@ import msgspec
 from kopiwatch.backup.journal import Held
 from kopiwatch.backup.stopping import HoldPlan
 from kopiwatch.engine.port import Engine, Inspected
-from kopiwatch.errors import ContainerGone, EngineError
+from kopiwatch.errors import ContainerGone, EngineError, KopiwatchError
 from kopiwatch.task import outcomes, together
 from kopiwatch.units.container import Container
 from kopiwatch.units.coverage import writes_to
@@ -44,12 +44,16 @@ class Observer:
         self._own = own
         self._began: datetime | None = None
         self._writers: frozenset[str] = frozenset()
+        self._idle_then: dict[str, Inspected | KopiwatchError] = {}
 
     async def begin(self, plan: HoldPlan) -> None:
-        """Remember Docker's time, and who else could write just now."""
+        """Remember Docker's time, who else could write just now, and who could but is down."""
         self._began = (await self._engine.info()).system_time
         found = await self._running_writers(self._known(plan), self._unit.sources)
         self._writers = frozenset(found)
+        idle = [each.id for each in self._idle(plan)]
+        seen = await outcomes([partial(self._engine.inspect, identity) for identity in idle])
+        self._idle_then = dict(zip(idle, seen, strict=True))
 
     async def look(self, plan: HoldPlan) -> Disturbance:
         """Who disturbed the read. All questions are asked side by side.
@@ -103,6 +107,11 @@ class Observer:
         return [each for each in plan.inspected if each.id in writers - self._known(plan)]
 
     async def _look_again(self, before: Inspected) -> str:
+        then = self._idle_then.get(before.id)
+        if isinstance(then, ContainerGone):
+            return ""
+        # It may have come and gone since the phase check, which may be hours ago.
+        before = then if isinstance(then, Inspected) else before
         try:
             now = await self._engine.inspect(before.id)
         except ContainerGone:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import msgspec
 import pytest
 
 from kopiwatch.errors import EngineDenied
@@ -14,6 +17,14 @@ def passer_by(world, name: str = "passer", volume: str = "data", *, writable: bo
     """A container that starts, writes, ends, and is removed, as ``docker run --rm`` does."""
     mounts = (volume_mount(volume, "/x", writable=writable),)
     world.engine.remove(world.engine.add_container(name, mounts=mounts))
+
+
+def work_a_while(world, job: str) -> None:
+    """A member that is down is started, and ends."""
+    world.engine.set_state(job, "running")
+    world.engine.set_state(job, "exited")
+    found = world.engine.all[job]
+    found.details = msgspec.structs.replace(found.details, started_at=datetime.now(UTC))
 
 
 def while_read(world, action) -> None:
@@ -41,6 +52,31 @@ async def test_writer_that_came_and_went_before_the_window_is_none(world):
     """Its last byte was written before the first member was held."""
     world.program.at("launch", lambda _: bool(passer_by(world)))
     assert (await world.run()).verdict == "success"
+
+
+@pytest.mark.parametrize("removed", [False, True])
+async def test_member_that_came_and_went_before_the_window_is_none(world, removed):
+    """A job of the unit runs now and then, also between a look at it and the first stop."""
+    job = world.member("job", "data", state="exited")
+
+    def work(_) -> bool:
+        work_a_while(world, job)
+        if removed:
+            world.engine.remove(job)
+        return False
+
+    world.program.at("launch", work)
+    result = await world.run()
+    assert (result.verdict, result.message) == ("success", "")
+
+
+async def test_member_that_came_and_went_during_the_read_makes_it_partial(world):
+    """It is down at both ends of the window, and was not in between."""
+    job = world.member("job", "data", state="exited")
+    while_read(world, lambda: work_a_while(world, job))
+    result = await world.run()
+    assert (result.verdict, result.reason) == ("partial", "interference")
+    assert "job ran for a while" in result.message
 
 
 async def test_writer_that_ran_at_the_beginning_counts_though_it_ended(world):
