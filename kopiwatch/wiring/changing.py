@@ -95,8 +95,12 @@ async def unfinished(config: Config) -> frozenset[str]:
 
 
 async def refuse_owed(config: Config, unit: str) -> None:
-    """Raise UsageError while containers of a unit are down, or half way through hooks, by us."""
-    journal = (await readable(StateFolder(config.state_dir).journals)).get(unit)
+    """Raise UsageError while containers of a unit are down, or half way through hooks, by us.
+
+    Raises RunError where that is on record and cannot be read.
+    """
+    journals = StateFolder(config.state_dir).journals
+    journal = await journals.read(unit) if unit in await journals.units() else None
     if journal is not None and journal.owed:
         raise UsageError(
             f"unit {unit} is still owed {journal.owed}",

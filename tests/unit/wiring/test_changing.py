@@ -8,7 +8,7 @@ from anyio.to_thread import run_sync as in_thread
 from support.desk_world import desk_world
 
 from kopiwatch import wiring
-from kopiwatch.errors import BusyError, EngineError, EngineUnreachable
+from kopiwatch.errors import BusyError, EngineError, EngineUnreachable, RunError
 from kopiwatch.kopia.lock import FileLock, holder
 from kopiwatch.testing.engine import ANY
 
@@ -125,3 +125,15 @@ async def test_settled_verdicts_are_said(world):
     (snapshot,) = world.repository.contents.snapshots
     assert snapshot.quarantine == "interrupted"
     assert await wiring.unfinished(world.config) == frozenset()
+
+
+async def test_unit_whose_journal_cannot_be_read_may_be_owed_something(world):
+    """Nothing that was read is not the same as nothing that is owed."""
+    await wiring.refuse_owed(world.config, "shop")
+    folder = world.state.journals.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("shop.json", "shop.copy"):
+        (folder / name).write_text("{")
+    with pytest.raises(RunError) as caught:
+        await wiring.refuse_owed(world.config, "shop")
+    assert "cannot be read" in caught.value.message
