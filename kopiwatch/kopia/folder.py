@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,9 @@ import anyio
 import anyio.to_thread
 
 from kopiwatch.errors import RepositoryError
+
+LEFT_SECONDS = 3600.0
+"""A scratch folder that is so much older than a new one is nobody's any more."""
 
 
 def make_private(folder: Path) -> None:
@@ -25,13 +28,26 @@ def make_private(folder: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
 
 
+def _remove_left(parent: Path, oldest: float) -> None:
+    """Remove folders that are older (seconds since the epoch); trouble with it is for the next."""
+    for path in parent.iterdir():
+        with suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                shutil.rmtree(path)
+
+
 @asynccontextmanager
 async def scratch(parent: Path, attempt: str) -> AsyncIterator[Path]:
-    """A new private folder in ``parent`` for the length of the block. Raises RepositoryError."""
+    """A new private folder in ``parent`` for the length of the block. Raises RepositoryError.
+
+    What processes that were killed have left in ``parent`` goes first.
+    """
 
     def make() -> Path:
         make_private(parent)
-        return Path(tempfile.mkdtemp(dir=parent))
+        made = Path(tempfile.mkdtemp(dir=parent))
+        _remove_left(parent, made.stat().st_mtime - LEFT_SECONDS)
+        return made
 
     try:
         folder = await anyio.to_thread.run_sync(make)

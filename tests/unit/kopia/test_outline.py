@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
+import anyio
 import pytest
 
 from kopiwatch.errors import RepositoryError
+from kopiwatch.kopia.folder import scratch
 from kopiwatch.kopia.outline import read
 
 DIRECTORY = {
@@ -65,3 +68,14 @@ def test_what_is_no_placeholder_is_refused(tmp_path, what):
         (tmp_path / "volumes" / "t.kopia-entry").write_text("")
     with pytest.raises(RepositoryError):
         read(tmp_path, "reading")
+
+
+@pytest.mark.anyio
+async def test_what_a_process_that_was_killed_left_goes_with_the_next(tmp_path):
+    """Else each kill would leave one for good; who is at it just now is left alone."""
+    for name in ("old", "new"):
+        put(tmp_path / name / "tree" / "volumes", "db", DIRECTORY)
+    os.utime(tmp_path / "old", (0, 0))
+    async with scratch(tmp_path, "reading") as folder:
+        there = {path.name async for path in anyio.Path(tmp_path).iterdir()}
+    assert there == {"new", folder.name}
