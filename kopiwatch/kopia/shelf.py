@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from kopiwatch.kopia.folder import make_private
@@ -43,9 +44,11 @@ class Shelf:
             return
         with contextlib.suppress(OSError):
             make_private(self._folder)
-            temporary = self._folder / f".{os.getpid()}"
-            temporary.write_bytes(printed)
-            temporary.replace(self._folder / obj)
+            # Not by the process number: containers that share a cache have the same ones.
+            handle, temporary = tempfile.mkstemp(prefix=".", dir=self._folder)
+            with os.fdopen(handle, "wb") as file:
+                file.write(printed)
+            Path(temporary).replace(self._folder / obj)
             self._thin()
 
     def _thin(self) -> None:

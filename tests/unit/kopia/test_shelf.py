@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from kopiwatch.kopia import shelf
@@ -34,6 +36,16 @@ def test_large_directory_is_not_kept(tmp_path):
     kept = Shelf(tmp_path)
     kept.put(OBJECT, b" " * (shelf.MOST_BYTES + 1))
     assert kept.get(OBJECT) is None
+
+
+def test_writers_with_one_process_number_do_not_mix(tmp_path):
+    """Containers that share a cache are PID 1, each of them; an object's id tells its content."""
+    other = (tmp_path / f".{os.getpid()}").open("wb")
+    kept = Shelf(tmp_path)
+    kept.put(OBJECT, b"{}")
+    with other:
+        other.write(b'{"stream":"of another object"}')
+    assert kept.get(OBJECT) == b"{}"
 
 
 def test_oldest_go_first(tmp_path, monkeypatch):
