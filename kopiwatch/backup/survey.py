@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from kopiwatch.errors import RunError
+from kopiwatch.kopia.outline import SUFFIX
 
 
 class SurveySource(msgspec.Struct, frozen=True):
@@ -124,11 +125,19 @@ def refuse_names(unit: str, survey: Survey) -> None:
 
 def _refuse_placeholders(unit: str, survey: Survey) -> None:
     """Kopia would store what such an entry says it stands for, or nothing at all."""
+    if unit.endswith(SUFFIX):  # the folder that its tree is mounted at
+        raise RunError(
+            f"unit {unit}: Kopia takes a name that ends in {SUFFIX} for a stand-in of something "
+            "else, and would not read the unit's tree",
+            phase="ready",
+            reason="names-reserved",
+            hint="give the unit another name with kopi.unit",
+        )
     for source in survey.sources:
         if source.placeholders:
             raise RunError(
                 f"unit {unit}: {', '.join(source.placeholders)} in {source.path}: "
-                "Kopia takes a name that ends in .kopia-entry for a stand-in of something else, "
+                f"Kopia takes a name that ends in {SUFFIX} for a stand-in of something else, "
                 "and would not store what is there",
                 phase="ready",
                 reason="names-reserved",

@@ -101,6 +101,16 @@ async def test_names_that_kopia_keeps_for_itself_fail_the_run_before_the_window(
     assert await world.repository.snapshots() == ()
 
 
+async def test_unit_with_a_name_that_kopia_keeps_for_itself_is_stopped_by_no_run(world):
+    """Its tree is mounted by that name, and Kopia would refuse it in the window."""
+    for each in (world.db, world.web):
+        world.engine.all[each].row.labels["kopi.unit"] = "shop.kopia-entry"
+    result = await world.run("shop.kopia-entry")
+    assert (result.verdict, result.reason) == ("failed", "names-reserved")
+    assert "kopi.unit" in result.hint
+    assert world.engine.order("stop") == []
+
+
 async def test_attributes_that_could_not_be_read_are_a_warning(world):
     """The run is a success: what Kopia keeps is stored."""
     world.program.found = {"volumes/data": {"unread": 2, "unread_example": "x: Permission denied"}}
