@@ -84,9 +84,16 @@ class Observer:
         return Disturbance(text, "; ".join(doubts), foreign=bool(foreign))
 
     async def look_late(self, sources: Collection[Source]) -> Disturbance:
-        """Who could write to these since :meth:`begin`: nobody mounted them writable by then."""
+        """Who could write to these since :meth:`begin`: nobody mounted them writable by then.
+
+        Docker not telling is a disturbance, too: all is stored, and nobody vouches for it.
+        """
         doubts: list[str] = []
-        text = _ran(await self._have_written({self._own}, sources, doubts))
+        try:
+            text = _ran(await self._have_written({self._own}, sources, doubts))
+        except EngineError as error:
+            what = ", ".join(source.path for source in sources)
+            return Disturbance(f"nobody can tell who wrote to {what} meanwhile: {error.message}")
         return Disturbance(text, "; ".join(doubts), foreign=bool(text))
 
     async def _look_at(self, member: Held) -> str:

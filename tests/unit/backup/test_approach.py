@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from kopiwatch.backup.stage import sweep
-from kopiwatch.errors import EngineDenied, EngineError
+from kopiwatch.errors import EngineDenied, EngineError, EngineUnreachable
 from kopiwatch.testing.engine import volume_mount
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +106,18 @@ async def test_who_writes_after_the_window_counts_for_what_is_read_then(media, v
     result = await media.run()
     assert (result.strategy, result.verdict) == ("clone", verdict)
     assert ("late ran and could write" in result.message) == (verdict == "partial")
+
+
+async def test_docker_that_does_not_tell_who_wrote_after_the_window_makes_it_partial(media):
+    """All is stored and all run: only that nobody wrote cannot be established."""
+    away = EngineUnreachable("Docker is away")
+    media.program.at("flush", lambda _: bool(media.engine.fail("containers", "*", away)))
+    result = await media.run()
+    assert (result.verdict, result.reason) == ("partial", "interference")
+    assert "volumes/media" in result.message
+    assert "Docker is away" in result.message
+    (snapshot,) = media.repository.contents.snapshots
+    assert snapshot.quarantine == "interference"
 
 
 async def test_what_could_not_be_told_in_the_window_is_said_though_a_later_look_tells(media):
