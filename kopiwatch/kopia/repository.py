@@ -41,8 +41,8 @@ READ_SECONDS = 120.0
 LIST_SECONDS = 600.0
 
 JUST_READ = timedelta(seconds=5)
-"""What was read so long ago at most is as good as new: a run reads its policy as it begins, and
-between that and its window there may be a dump or a hot pass."""
+"""What was read less long ago is as good as new: a run reads its policy as it begins, and between
+that and its window there may be a dump or a hot pass. Small units of a batch share one look."""
 
 WRITE_SECONDS = 600.0
 
@@ -227,6 +227,7 @@ class KopiaRepository:
             return False
         attempt = f"writing the policy of {target}"
         text = policy.host_policy(host)
+        self._just_read = None
         await self._call(argv.policy_import(), attempt, WRITE_SECONDS, stdin=text)
         return True
 
@@ -234,18 +235,18 @@ class KopiaRepository:
         """Raise RepositoryError unless the effective policy on this source is exactly ours.
 
         That covers actions, and all that could leave data out or prune it; a policy below the
-        source is refused as a whole. The first check that follows at once on :meth:`ensure_policy`
-        judges what that has read.
+        source is refused as a whole. What was read a moment ago is read again only where it was
+        not good.
         """
         attempt = f"reading the policy in effect on {source}"
         user, _, rest = source.partition("@")
         host, _, path = rest.partition(":")
-        just_read, self._just_read = self._just_read, None
-        if just_read is not None and abs(self._now() - just_read[1]) < JUST_READ:
-            found = just_read[0]
-        else:
-            found = await self._policies(attempt)
-        policy.check_defined(found, SourceIdentity(host, user, path))
+        read, self._just_read = self._just_read, None
+        if read is None or abs(self._now() - read[1]) >= JUST_READ:
+            began = self._now()
+            read = (await self._policies(attempt), began)
+        policy.check_defined(read[0], SourceIdentity(host, user, path))
+        self._just_read = read
 
     async def _policies(self, attempt: str) -> tuple[policy.DefinedPolicy, ...]:
         answer = await self._call(argv.policy_list(), attempt, READ_SECONDS)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import anyio
 import msgspec
 import pytest
 from msgspec.structs import replace
-from support import docker, image
-from support.engine_world import DockerWorld, FakeWorld, World, missing_host_path
+from support.engine_world import World, missing_host_path
 
 from kopiwatch.engine.client import DockerEngine
 from kopiwatch.engine.health import wait_healthy
@@ -21,24 +19,6 @@ from kopiwatch.testing.engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 SOON = timedelta(seconds=10)
-
-
-@pytest.fixture(scope="session")
-def busybox() -> str:
-    try:
-        return image.busybox()
-    except docker.DockerMissing as error:
-        pytest.fail(str(error), pytrace=False)
-
-
-@pytest.fixture(params=["fake", "docker"])
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    if request.param == "fake":
-        yield FakeWorld()
-        return
-    with docker.scope(request.getfixturevalue("busybox")) as scope:
-        async with await DockerEngine.connect(docker.URL) as engine:
-            yield DockerWorld(engine, scope)
 
 
 def test_both_are_engines():

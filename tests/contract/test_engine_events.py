@@ -11,7 +11,7 @@ from typing import Protocol
 
 import anyio
 import pytest
-from support import docker, image
+from support import docker
 from support.cutter import Cutter
 from support.engine_world import DockerWorld, FakeWorld, World
 
@@ -101,14 +101,6 @@ class DockerEvents:
             options=["--label-file", str(file)],
             start=False,
         )
-
-
-@pytest.fixture(scope="session")
-def busybox() -> str:
-    try:
-        return image.busybox()
-    except docker.DockerMissing as error:
-        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(params=["fake", "docker"])

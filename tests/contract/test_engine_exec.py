@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import anyio
 import pytest
-from support import docker, image
-from support.engine_world import DockerWorld, FakeWorld, World
+from support import docker
+from support.engine_world import DockerWorld, World
 
 from kopiwatch.engine.client import DockerEngine
 from kopiwatch.errors import ContainerGone, EngineError, RunError
@@ -17,24 +17,6 @@ from kopiwatch.errors import ContainerGone, EngineError, RunError
 pytestmark = pytest.mark.anyio
 SOON = timedelta(seconds=20)
 LARGE_BYTES = 200 * 1024 * 1024
-
-
-@pytest.fixture(scope="session")
-def busybox() -> str:
-    try:
-        return image.busybox()
-    except docker.DockerMissing as error:
-        pytest.fail(str(error), pytrace=False)
-
-
-@pytest.fixture(params=["fake", "docker"])
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    if request.param == "fake":
-        yield FakeWorld()
-        return
-    with docker.scope(request.getfixturevalue("busybox")) as scope:
-        async with await DockerEngine.connect(docker.URL) as engine:
-            yield DockerWorld(engine, scope)
 
 
 @pytest.fixture

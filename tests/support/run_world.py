@@ -14,6 +14,7 @@ from kopiwatch.backup.result import RunResult
 from kopiwatch.backup.run import Run
 from kopiwatch.backup.state import StateFolder
 from kopiwatch.clock import Clock
+from kopiwatch.engine.port import Engine
 from kopiwatch.testing.engine import FakeEngine, volume_mount
 from kopiwatch.testing.gate import FakeProgram
 from kopiwatch.testing.kopia import FakeRepository
@@ -56,6 +57,23 @@ class Said:
         self.events.append((action, message))
 
 
+def worker_access(engine: Engine, state: StateFolder, uuid: str) -> WorkerAccess:
+    """Workers of the image that the fake engine has."""
+    return WorkerAccess(
+        engine,
+        image="kopiwatch:1",
+        state=uuid,
+        network="none",
+        folders=OwnFolders(
+            locks="/state/locks",
+            staging="/state/staging",
+            cache="/cache",
+            repository="/repository",
+            staging_here=state.staging,
+        ),
+    )
+
+
 class RunWorld:
     """Two members, ``web`` depends on ``db``, one volume each, all labelled as unit ``shop``."""
 
@@ -83,27 +101,12 @@ class RunWorld:
         mounts = (volume_mount(volume, "/data"),)
         return self.engine.add_container(name, labels=labels, mounts=mounts, **more)
 
-    def access(self) -> WorkerAccess:
-        return WorkerAccess(
-            self.engine,
-            image="kopiwatch:1",
-            state=self.uuid,
-            network="none",
-            folders=OwnFolders(
-                locks="/state/locks",
-                staging="/state/staging",
-                cache="/cache",
-                repository="/repository",
-                staging_here=self.state.staging,
-            ),
-        )
-
     async def house(self) -> House:
         return House(
             engine=self.engine,
             info=await self.engine.info(),
             repository=self.repository,
-            access=self.access(),
+            access=worker_access(self.engine, self.state, self.uuid),
             state=self.state,
             host="testhost",
             instance="default",

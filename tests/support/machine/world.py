@@ -21,7 +21,6 @@ import msgspec
 
 from kopiwatch import wiring
 from kopiwatch.backup import stray
-from kopiwatch.backup.access_worker import OwnFolders, WorkerAccess
 from kopiwatch.backup.house import House
 from kopiwatch.backup.journal import Journal
 from kopiwatch.backup.run import Run
@@ -39,6 +38,7 @@ from support.machine.loop import Died, Endless, LeapingLoop, Time
 from support.machine.oracle import MemberSpec, Oracle, Slot
 from support.machine.others import Others
 from support.machine.trouble import Course, Death, Happening, Trouble
+from support.run_world import worker_access
 
 EDITOR = "editor"
 """A container of no unit; it mounts the first member's volume writable, and is down at first."""
@@ -280,19 +280,7 @@ class World:
             engine=self.engine,
             info=EngineInfo("FAKE:ENGINE", "fakehost", "20.10.24", "1.41"),
             repository=self.repository,  # type: ignore[arg-type]
-            access=WorkerAccess(
-                self.engine,
-                image="kopiwatch:1",
-                state=self.uuid,
-                network="none",
-                folders=OwnFolders(
-                    locks="/state/locks",
-                    staging="/state/staging",
-                    cache="/cache",
-                    repository="/repository",
-                    staging_here=self.state.staging,
-                ),
-            ),
+            access=worker_access(self.engine, self.state, self.uuid),
             state=self.state,
             host="testhost",
             instance="default",

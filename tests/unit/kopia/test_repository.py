@@ -83,8 +83,8 @@ async def test_deleting_nothing_starts_nothing(repository, fake):
     assert len(fake.calls()) == before
 
 
-async def test_first_check_at_once_judges_the_policies_that_were_just_read(repository, fake, at):
-    """What was read to see whether it must be written; the next check, or a later one, asks."""
+async def test_policies_that_were_just_read_are_not_read_again(repository, fake, at):
+    """As long as they are new, nobody has written them meanwhile, and they were good."""
     source = "kopiwatch@harbour:/mnt/shop"
 
     def asked():
@@ -94,15 +94,30 @@ async def test_first_check_at_once_judges_the_policies_that_were_just_read(repos
     assert asked() == 1
     await repository.check_policy(source)
     assert asked() == 2, "it was written since it was read"
-    assert not await repository.ensure_policy("harbour")
+    at[0] += module.JUST_READ / 2
     await repository.check_policy(source)
-    assert asked() == 3
+    assert asked() == 2
+    at[0] += module.JUST_READ / 2
+    await repository.check_policy(source)
+    assert asked() == 3, "what it was then is too long ago"
+    assert not await repository.ensure_policy("harbour")
     await repository.check_policy(source)
     assert asked() == 4
-    assert not await repository.ensure_policy("harbour")
-    at[0] += module.JUST_READ
-    await repository.check_policy(source)
-    assert asked() == 6
+
+
+async def test_policies_that_were_not_good_are_read_again_at_once(repository, fake):
+    """Whoever has put them right need not wait."""
+    await repository.ensure_policy("harbour")
+    source = "kopiwatch@elsewhere:/mnt/shop"
+
+    def asked():
+        return len([call for call in fake.calls() if "list" in call.argv])
+
+    before = asked()
+    for number in (1, 2):
+        with pytest.raises(RepositoryError):
+            await repository.check_policy(source)
+        assert asked() == before + number
 
 
 async def test_hanging_storage_ends_at_the_deadline(repository, fake, monkeypatch):
