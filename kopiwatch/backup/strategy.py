@@ -25,7 +25,7 @@ SMALL_BYTES = 32 * MIB
 DEFAULT_RATE = 100e6
 """Bytes per second that are taken for the upload until one is on record: a local disk."""
 GAIN_SECONDS = 0.3
-UPLOAD_SECONDS = 1.0
+"""By how much a window must become shorter for it to be worth more work outside of it."""
 MEASURED_BYTES = 64 * MIB
 MEASURED_SECONDS = 0.5
 
@@ -197,7 +197,7 @@ def _auto(sources: tuple[SourceFacts, ...], stages: tuple[StageFacts, ...], rate
     else:
         but = "; no clone: there is no place for one"
     upload = changed_bytes(sources) / rate
-    if upload > UPLOAD_SECONDS:
+    if upload > GAIN_SECONDS:
         moved = f"{size(changed_bytes(sources))} changed, about {seconds(upload)} of upload"
         return Choice("hot", f"{moved}{but}")
     return Choice("gate", f"about {seconds(at_gate)} of reading in the window{but}")
