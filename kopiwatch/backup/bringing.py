@@ -93,14 +93,22 @@ async def _bring_one(engine: Engine, member: Held, waits: _Waits, clock: Clock) 
 
 
 async def _thaw(engine: Engine, container: str, clock: Clock) -> bool:
-    """Unpause a container; one that has ended meanwhile (Docker was restarted) is started."""
+    """Unpause a container; one that has ended meanwhile (Docker was restarted) is started.
+
+    It is not looked at before: see :func:`kopiwatch.backup.stopping.freeze`.
+    """
 
     async def once() -> bool:
-        now = await engine.inspect(container)
-        if now.paused:
+        try:
             await engine.unpause(container)
-            return True
-        return False if now.running else await engine.start(container)
+        except ContainerGone:
+            raise
+        except EngineError:
+            now = await engine.inspect(container)
+            if now.paused:
+                raise
+            return False if now.running else await engine.start(container)
+        return True
 
     return await _patiently(once, clock)
 

@@ -34,7 +34,8 @@ class Observer:
 
     ``own`` is our own container, which writes to nobody's data; ``mountpoints`` are the volumes'
     places on the host, by name. :meth:`begin` is called before the first stop, :meth:`look` at
-    **read**, each with the plan as of then; :meth:`look_late` after what was read later.
+    **read**, each with the plan as of then; :meth:`look_back` when all run again, and
+    :meth:`look_late` after what was read later.
     """
 
     def __init__(self, engine: Engine, unit: Unit, mountpoints: dict[str, str], own: str) -> None:
@@ -75,9 +76,12 @@ class Observer:
             foreign.update(names - members)
             return _ran(names)
 
+        frozen = [member for member in plan.held if member.how == "pause"]
         calls: list[Callable[[], Awaitable[str]]] = [
-            partial(self._look_at, member) for member in plan.held
+            partial(self._look_at, member) for member in plan.held if member.how == "stop"
         ]
+        if frozen:
+            calls.append(partial(self._look_at_frozen, frozen))
         calls += [partial(self._look_again, each) for each in self._idle(plan)]
         calls.append(writers)
         text = "; ".join(filter(None, await together(calls)))
@@ -96,16 +100,41 @@ class Observer:
             return Disturbance(f"nobody can tell who wrote to {what} meanwhile: {error.message}")
         return Disturbance(text, "; ".join(doubts), foreign=bool(text))
 
+    async def look_back(self, plan: HoldPlan) -> Disturbance:
+        """Who of the frozen members was started anew meanwhile, though it was paused at the look.
+
+        It runs by now. Docker not telling is a doubt and no more.
+        """
+        frozen = [member for member in plan.held if member.how == "pause"]
+        found = await outcomes([partial(self._engine.inspect, member.id) for member in frozen])
+        texts: list[str] = []
+        doubts: list[str] = []
+        for member, now in zip(frozen, found, strict=True):
+            if isinstance(now, Inspected):
+                if now.started_at != member.started_at:
+                    texts.append(_STARTED.format(member.name))
+            elif not isinstance(now, ContainerGone):
+                doubts.append(f"whether {member.name} was frozen all the time: {now.message}")
+        return Disturbance("; ".join(texts), "; ".join(doubts))
+
     async def _look_at(self, member: Held) -> str:
         try:
             now = await self._engine.inspect(member.id)
         except ContainerGone:
             return ""
-        if now.started_at != member.started_at or now.running != (member.how == "pause"):
-            return f"somebody started or ended {member.name} while it was read"
-        if now.paused != (member.how == "pause"):
-            return f"somebody unpaused {member.name} while it was read"
+        if now.started_at != member.started_at or now.running:
+            return _STARTED.format(member.name)
         return ""
+
+    async def _look_at_frozen(self, members: Collection[Held]) -> str:
+        rows = {row.id: row for row in await self._engine.containers()}
+        told = []
+        for member in members:
+            row = rows.get(member.id)
+            if row is not None and row.state != "paused":
+                unpaused = f"somebody unpaused {member.name} while it was read"
+                told.append(unpaused if row.running else _STARTED.format(member.name))
+        return "; ".join(told)
 
     def _idle(self, plan: HoldPlan) -> list[Inspected]:
         """Members that could write, did not run, and are not held."""
@@ -192,10 +221,13 @@ def _ran(names: set[str] | frozenset[str]) -> str:
 async def taken_over(engine: Engine, held: Iterable[Held]) -> set[str]:
     """Who was started by somebody else since we stopped it, and is down again: the ids.
 
-    That is how somebody wants it. Never raises an error of Docker's: who cannot be looked at
-    counts as ours.
+    That is how somebody wants it. Never raises an error of Docker's: who cannot be looked at, or is
+    frozen, counts as ours.
     """
-    members = tuple(held)
+    (rows,) = await outcomes([engine.containers])
+    listed = () if isinstance(rows, KopiwatchError) else rows
+    frozen = {row.id for row in listed if row.state == "paused"}
+    members = tuple(member for member in held if member.id not in frozen)
     found = await outcomes([partial(engine.inspect, member.id) for member in members])
     return {
         member.id
@@ -215,4 +247,5 @@ def started_since(member: Held, now: Inspected) -> bool:
     return now.restart_count <= member.restarts
 
 
+_STARTED = "somebody started or ended {} while it was read"
 _DOUBT = "a container that came and went during the read might not have been noticed"

@@ -87,7 +87,11 @@ async def _replay(engine: Engine, journal: Journal, clock: Clock) -> tuple[Membe
     ours: list[Held] = []
     running: set[str] = set()
     results: list[MemberResult] = []
+    states = {row.id: row.state for row in await engine.containers()}
     for member in journal.members:
+        if member.how == "pause" and states.get(member.id) == "paused":
+            ours.append(member)  # not looked at, see freeze()
+            continue
         try:
             now = await engine.inspect(member.id)
         except ContainerGone:

@@ -102,7 +102,10 @@ class Window:
                 self.seconds = max(0.0, self.up_at - opened)
         # Side by side: who waits for its health does not wait for the disk of the journal.
         after: list[Callable[[], Awaitable[None]]]
-        after = [self._write_off, partial(self._health, kopia, opened)]
+        after = [
+            *(self._write_off, partial(self._health, kopia, opened)),
+            partial(self._look_back, observer),
+        ]
         await together(after)
 
     @property
@@ -117,9 +120,7 @@ class Window:
         """What is not in the stage was read beside running members: look for others once more."""
         late = self.approach.unstaged if self.staged else ()
         if late and self._observer is not None and not self.disturbance.text:
-            found, before = await self._observer.look_late(late), self.disturbance.doubt
-            doubts = dict.fromkeys(filter(None, [before, found.doubt]))
-            self.disturbance = msgspec.structs.replace(found, doubt="; ".join(doubts))
+            self._add(await self._observer.look_late(late))
 
     async def observe(self) -> None:
         """Look again a moment after the last start: who came back may have fallen over since."""
@@ -143,6 +144,8 @@ class Window:
                 await stop_level(engine, level, self.stopping)
                 await self._note()
             if self.hold.pauses:
+                if self.hold.levels:
+                    await self._put(await restarted(engine, self.hold, set(self.hold.pauses)))
                 await freeze(engine, self.hold.pauses, self.stopping)
                 await self._note()
             if self.hold.reading == "pause":
@@ -167,6 +170,16 @@ class Window:
                     raise failure(self.unit.name, said, "read")
                 self.disturbance = await observer.look(self.hold)
             self.undisturbed = not self.disturbance.text
+
+    async def _look_back(self, observer: Observer) -> None:
+        """What cannot be asked of a frozen member is asked when it runs again."""
+        if not self.disturbance.text:
+            self._add(await observer.look_back(self.hold))
+
+    def _add(self, found: Disturbance) -> None:
+        """Take in what a later look has found."""
+        doubts = dict.fromkeys(filter(None, [self.disturbance.doubt, found.doubt]))
+        self.disturbance = msgspec.structs.replace(found, doubt="; ".join(doubts))
 
     async def _stage(self, kopia: GatedKopia, observer: Observer) -> bool:
         """Take everything into the stage; False where Kopia has to read the live tree, as it is."""

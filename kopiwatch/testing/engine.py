@@ -111,7 +111,10 @@ class FakeEngine(FakeHost):
     async def inspect(self, container: str) -> Inspected:
         """See the port."""
         async with self.call("inspect", container):
-            return self.find(container, f"inspect container {container}").details
+            found = self.find(container, f"inspect container {container}")
+            if found.row.id in self.probed and found.row.state == "paused":
+                await found.thawed.wait()
+            return found.details
 
     async def volume(self, name: str) -> Volume | None:
         """See the port."""
@@ -185,6 +188,7 @@ class FakeEngine(FakeHost):
             found = self.find(container, doing)
             if found.row.state != "running":
                 raise EngineError(f"cannot {doing}: it is {found.row.state}")
+            found.thawed = anyio.Event()
             self.set_state(found.row.id, "paused")
 
     async def unpause(self, container: str) -> None:
@@ -195,6 +199,7 @@ class FakeEngine(FakeHost):
             if found.row.state != "paused":
                 raise EngineError(f"cannot {doing}: it is not paused")
             self.set_state(found.row.id, "running")
+            found.thawed.set()
 
     async def exec(
         self,

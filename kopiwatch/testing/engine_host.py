@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import anyio.lowlevel
 import msgspec
 from msgspec.structs import replace
@@ -90,6 +91,7 @@ class FakeContainer:
     probes: int = 0
     worker: FakeWorker | None = None
     streamer: StreamHandler = lambda _argv, _user, _stdin: Streamed()
+    thawed: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass
@@ -122,7 +124,8 @@ class FakeHost:
     sources that the host does not have; ``script`` plays the worker's side of each channel.
     ``clock`` gives the UTC time of starts; by default each look at it is one second later.
     ``oversized`` are names of containers whose events are too large to be read.
-    ``execs`` are the commands that came to a handler.
+    ``execs`` are the commands that came to a handler. ``probed`` are ids of containers whose health
+    check begins as they are frozen: who inspects one waits until it is thawed.
     """
 
     script: Script = silent
@@ -135,6 +138,7 @@ class FakeHost:
     networks: dict[str, bytes] = field(default_factory=dict)
     missing_paths: set[str] = field(default_factory=set)
     oversized: set[str] = field(default_factory=set)
+    probed: set[str] = field(default_factory=set)
     clock: Callable[[], datetime] | None = None
     calls: list[Call] = field(default_factory=list)
     execs: list[Executed] = field(default_factory=list)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import anyio
+import msgspec
 import pytest
 from support.run_world import RunWorld
 
@@ -132,6 +135,57 @@ async def test_member_that_somebody_unpauses_during_the_read_makes_it_partial(wo
     assert world.states == UP
 
 
+async def test_health_check_that_begins_with_the_freeze_holds_up_nobody(world):
+    """Docker then tells of a frozen container only when that check has timed out."""
+    modes(world, db="pause", web="pause")
+    world.engine.probed.add(world.db)
+    with anyio.fail_after(5):
+        result = await world.run()
+    assert (result.verdict, world.states) == ("success", UP), result.message
+
+
+async def test_frozen_member_of_a_disturbed_read_is_not_looked_at_before_it_runs(world):
+    """Whom somebody unpaused is another; both come back."""
+    modes(world, db="pause", web="pause")
+    world.engine.probed.add(world.db)
+    world.program.at("go", lambda _: world.engine.set_state(world.web, "running"))
+    with anyio.fail_after(5):
+        result = await world.run()
+    assert (result.verdict, result.reason, world.states) == ("partial", "interference", UP)
+
+
+async def test_member_that_was_started_and_paused_again_makes_it_partial(world):
+    """At the end of the read it is paused as it was; its StartedAt tells, once it runs."""
+    modes(world, db="pause", web="pause")
+
+    def restart(_):
+        for state in ("exited", "running", "paused"):
+            world.engine.set_state(world.db, state)
+        found = world.engine.all[world.db]
+        later = found.details.started_at + timedelta(seconds=1)
+        found.details = msgspec.structs.replace(found.details, started_at=later)
+
+    world.program.at("go", restart)
+    result = await world.run()
+    assert (result.verdict, result.reason) == ("partial", "interference")
+    assert "started or ended db" in result.message
+    assert world.states == UP
+
+
+async def test_restart_before_the_freeze_is_no_disturbance(world):
+    """Stops come first and may take minutes: since when a member runs is asked after them."""
+    modes(world, db="pause", web="stop")
+
+    async def restart():
+        later = world.time.now() + timedelta(seconds=1)
+        found = world.engine.all[world.db]
+        found.details = msgspec.structs.replace(found.details, started_at=later)
+
+    world.engine.hook("stop", "web", restart)
+    result = await world.run()
+    assert (result.verdict, world.states) == ("success", UP), result.message
+
+
 async def test_paused_member_that_ends_is_started_again(world):
     """As after a restart of Docker: it ran before, so it runs again."""
     modes(world, db="pause", web="pause")
@@ -145,7 +199,7 @@ async def test_unpause_that_fails_once_is_tried_again(world):
     modes(world, db="pause", web="pause")
     world.engine.fail("unpause", "db", EngineError("busy"))
     result = await world.run()
-    assert (result.verdict, world.states) == ("success", UP)
+    assert (result.verdict, world.states) == ("success", UP), result.message
 
 
 async def test_cancelled_freeze_is_undone(world):

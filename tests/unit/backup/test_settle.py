@@ -45,6 +45,16 @@ async def replay(world):
     return await bring_all_back(world.engine, world.state.journals, world.time.clock)
 
 
+async def test_replay_thaws_a_member_without_looking_at_it(world):
+    """Docker may not tell of a frozen container before its health check has timed out."""
+    await left(world, held(world, world.db, how="pause"))
+    world.engine.set_state(world.db, "paused")
+    world.engine.probed.add(world.db)
+    with anyio.fail_after(5):
+        (replayed,) = await replay(world)
+    assert (world.engine.state(world.db), replayed.owed) == ("running", ())
+
+
 async def test_replay_starts_what_was_held_in_order(world):
     """db before web, and the debt is off the books."""
     await left(world, held(world, world.web, 1), held(world, world.db, 0))
