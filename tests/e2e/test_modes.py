@@ -6,9 +6,12 @@ import signal
 
 import pytest
 from support import docker
-from support.site import IDLE, WRITER, wait_until
+from support.site import IDLE, WRITER, mountpoint, wait_until
 
 pytestmark = pytest.mark.timeout(180)
+
+HUGE = 24 * 1024**3
+"""Bytes of a hole: it takes no room, and Kopia long to read."""
 
 
 @pytest.fixture
@@ -21,6 +24,7 @@ def start(site, scope):
             "kopi.unit": "shop",
             "kopi.instance": site.instance,
             "kopi.mode": mode,
+            "kopi.strategy": "gate",  # what is read is read while it is frozen
         }
         return scope.run(name, labels=labels, **({"script": WRITER} | given))
 
@@ -59,16 +63,19 @@ def test_paused_container_keeps_its_process(site, start):
     assert 0 < run["window"] < 30
 
 
-def test_kill_while_frozen_is_thawed_by_the_next_command(site, start):
+def test_kill_while_frozen_is_thawed_by_the_next_command(site, scope, start):
     """kill -9 leaves it frozen; whoever comes next brings it back."""
     container = start("a", "pause", volumes=["one:/data"])
-    (site.folder / "big").mkdir()
     start("b", "pause", script=IDLE, volumes=["two:/data"])
+    huge = mountpoint(scope.full("two")) / "huge"
+    with huge.open("wb") as file:
+        file.truncate(HUGE)
     run = site.start("backup", "shop")
     wait_until(lambda: docker.state(container) == "paused" or run.poll() is not None, "frozen")
     run.send_signal(signal.SIGKILL)
     run.communicate()
     assert docker.state(container) == "paused"
+    huge.unlink()
     (again,) = site.json("backup", "shop")["runs"]
     assert again["verdict"] == "success"
     assert docker.state(container) == "running"
