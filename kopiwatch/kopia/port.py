@@ -90,7 +90,8 @@ class Repository(Protocol):
     async def check_policy(self, source: str) -> None:
         """Raise RepositoryError unless the effective policy on this source is exactly ours.
 
-        That is its actions, and all that could leave data out of a backup or prune one.
+        That is its actions, and all that could leave data out of a backup or prune one. What was
+        found good a few seconds ago may be taken as it was then.
         """
 
     async def pin(self, snapshot: str, name: str, *, instead_of: str = "") -> None:
