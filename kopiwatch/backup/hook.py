@@ -99,8 +99,9 @@ async def run_hook(tools: Tools, place: Place, kind: HookKind, hook: Hook) -> Ho
     }
 
     def result(**facts: object) -> HookResult:
-        told = {"tolerated": hook.on_error == "continue", "seconds": clock.seconds() - start}
-        return HookResult(kind, place.name, began, **(told | facts))  # type: ignore[arg-type]
+        seconds, tolerated = clock.seconds() - start, hook.on_error == "continue"
+        ended = HookResult(kind, place.name, began, seconds, tolerated=tolerated)
+        return msgspec.structs.replace(ended, **facts)
 
     try:
         done = await engine.exec(

@@ -91,8 +91,9 @@ async def run_program(
     tolerated = hook.on_error == "continue" or name.startswith("after_")
 
     def result(**facts: object) -> HookResult:
-        told = {"tolerated": tolerated, "seconds": tools.clock.seconds() - start}
-        return HookResult(name, program, began, **(told | facts))  # type: ignore[arg-type]
+        seconds = tools.clock.seconds() - start
+        ended = HookResult(name, program, began, seconds, tolerated=tolerated)
+        return msgspec.structs.replace(ended, **facts)
 
     # It was looked at when the configuration was read, which may be weeks ago.
     fault = await anyio.to_thread.run_sync(fault_of_own_program, Path(program))
