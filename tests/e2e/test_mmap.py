@@ -11,12 +11,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support import docker
-from support.mapped import Mapped, cells, mapped_on, try_cell
+from support.mapped import KINDS, Mapped, cells, mapped_on, try_cell
 from support.site import make_site, worker_image
 
 pytestmark = pytest.mark.timeout(180)
@@ -78,18 +80,24 @@ def test_quiet_run_after_a_live_one_reads_everything(mapped, tmp_path):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("kind", "strategy"), list(dict.fromkeys(c[:2] for c in cells())))
-def test_no_strategy_stores_what_is_stale(tmp_path, kind, strategy):
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_strategy_stores_what_is_stale(tmp_path, kind):
     """Each file system and strategy, in all modes; ``benchmarks/soak`` does the same for longer.
 
-    Clones are made through bind mounts of a worker container, too; the rest is quicker without.
+    The strategies are tried side by side: a run spends most of its time looking on.
     """
-    access = "worker" if strategy == "clone" else "namespace"
-    modes = [modes for *cell, modes in cells() if cell == [kind, strategy]]
+    strategies = list(dict.fromkeys(strategy for disk, strategy, _ in cells() if disk == kind))
+    with ThreadPoolExecutor(len(strategies)) as pool:
+        list(pool.map(partial(try_strategy, tmp_path, kind), strategies))
+
+
+def try_strategy(folder: Path, kind: str, strategy: str) -> None:
+    """All modes of one world, three times each."""
     with (
         docker.scope(worker_image()) as scope,
-        mapped_on(kind, strategy, tmp_path, scope, access) as mapped,
+        mapped_on(kind, strategy, folder / strategy, scope) as mapped,
     ):
-        for mode in modes:
-            (tmp_path / mode).mkdir()
-            try_cell(mapped, strategy, mode, tmp_path / mode, turns=3)
+        for *cell, modes in cells():
+            if cell == [kind, strategy]:
+                (folder / strategy / modes).mkdir()
+                try_cell(mapped, strategy, modes, folder / strategy / modes, turns=3)
