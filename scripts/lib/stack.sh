@@ -49,7 +49,7 @@ make_site() {
   local secret
   mkdir "$FOLDER/secrets" "$FOLDER/repository" "$FOLDER/restored"
   chmod 0700 "$FOLDER/secrets"
-  for secret in kopia-password db-password; do
+  for secret in kopia-password db-password grafana-password; do
     head -c 32 /dev/urandom | base64 >"$FOLDER/secrets/$secret"
   done
   cp compose.example.yml "$FOLDER/compose.yml"
